@@ -1,0 +1,64 @@
+"""Detectors: what tells a backdoored model from a clean one.
+
+A new detector is one file with a subclass of `Detector` and one line in `DETECTORS`.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from litmus.artifacts import parse_tensors
+from litmus.detectors.base import DETECTOR_FORMAT, Detector, Judgement, Measurement, Verdict
+from litmus.detectors.patterns import NoiseDetector, ULPDetector
+from litmus.errors import DetectorError
+
+__all__ = [
+    "DETECTORS",
+    "Detector",
+    "Judgement",
+    "Measurement",
+    "Verdict",
+    "bundled_detectors",
+    "find_detector",
+    "load_detector",
+]
+
+DETECTORS: Final[dict[str, type[Detector]]] = {"ulp": ULPDetector, "noise": NoiseDetector}
+
+
+def bundled_detectors() -> dict[str, Path]:
+    """Return the detectors that come with Litmus, by the name of their data set."""
+    folder = Path(str(resources.files("litmus"))) / "bundled"
+    return {path.stem: path for path in sorted(folder.glob("*.litmus"))}
+
+
+def find_detector(name_or_file: str | Path) -> Path:
+    """Return the file of a detector: a path, or the name of a bundled one."""
+    bundled = bundled_detectors()
+    path = bundled.get(str(name_or_file), Path(name_or_file))
+    if not path.is_file():
+        raise DetectorError(
+            "no such detector",
+            expected=f"a .litmus file or one of {', '.join(bundled) or '(none bundled)'}",
+            got=name_or_file,
+        )
+    return path
+
+
+def load_detector(name_or_file: str | Path) -> Detector:
+    """Read a detector by file or bundled name; raises DetectorError where it is damaged."""
+    path = find_detector(name_or_file)
+    arrays, header = parse_tensors(path.read_bytes(), path, DetectorError)
+    if header.get("format") != DETECTOR_FORMAT or header.get("detector") not in DETECTORS:
+        raise DetectorError(
+            "not a detector that this version knows",
+            expected=f"{DETECTOR_FORMAT} of {', '.join(DETECTORS)}",
+            got=f"{header.get('format')} of {header.get('detector')}",
+            where=path,
+        )
+    try:
+        return DETECTORS[header["detector"]].from_file(arrays, header)
+    except DetectorError as fault:
+        raise DetectorError(fault.what, expected=fault.expected, got=fault.got, where=path) from fault

@@ -1,0 +1,172 @@
+"""What every detector is: something that measures a model, and a calibration that judges it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.artifacts import encode_tensors
+from litmus.detectors.calibration import Calibration
+from litmus.errors import DetectorError, UsageError
+from litmus.models import InputSpec, Model
+
+__all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
+
+DETECTOR_FORMAT: Final = "litmus-detector"
+
+Verdict = Literal["suspicious", "no evidence found", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a detector saw of one model; plain numbers, so that it crosses a process as JSON.
+
+    `member_scores`: log-odds of a backdoor, one a member. `scope_distance`: root mean square of
+    the standardised features, about 1 for a model like those of the zoo. `log_probs`
+    (queries, k): the model's answers, for reports.
+    """
+
+    member_scores: Sequence[float]
+    scope_distance: float
+    log_probs: Sequence[Sequence[float]] = field(default=(), repr=False)
+
+    @property
+    def score(self) -> float:
+        """The mean of the members' scores; higher is more suspicious."""
+        return float(np.mean(self.member_scores))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists and floats."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
+        """Read what `to_json` wrote; raises ValueError or KeyError on anything else."""
+        scores = [float(score) for score in value["member_scores"]]
+        distance = float(value["scope_distance"])
+        if not scores or not np.isfinite([*scores, distance]).all():
+            raise ValueError("scores must be finite numbers")
+        rows = [[float(v) for v in row] for row in value["log_probs"]]
+        return cls(member_scores=scores, scope_distance=distance, log_probs=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A calibrated answer: score, p-value, probability, verdict, and what to know about it."""
+
+    score: float
+    p_value: float
+    probability: float
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector(ABC):
+    """A detector of one input shape.
+
+    A subclass says in class variables what it needs of a model and how it measures one. `scope`
+    tells what it was fitted on (input spec, class names, architectures, attacks, numbers, seeds),
+    `held_out` its own AUC on models that its members had not seen.
+    """
+
+    name: ClassVar[str]
+    needs_zoo: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = False
+    needs_weights: ClassVar[bool] = False
+    needs_gradients: ClassVar[bool] = False
+
+    input_spec: InputSpec
+    calibration: Calibration
+    scope: Mapping[str, Any]
+    held_out: Mapping[str, Any]
+
+    @abstractmethod
+    def measure(self, model: Model) -> Measurement:
+        """Measure a model; raises ModelError where its outputs are not numbers."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the detector's own arrays for its file."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the detector's own scalars for its file's header."""
+        return {}
+
+    def score(self, model: Model) -> float:
+        """Return how suspicious a model is; higher is more so."""
+        return self.measure(model).score
+
+    def judge(self, measurement: Measurement, *, fpr: float = 0.05) -> Judgement:
+        """Turn a measurement into an answer at a false-positive rate.
+
+        Raises UsageError where `fpr` is below what the calibration models can resolve.
+        """
+        self.check_fpr(fpr)
+        p_value = self.calibration.p_value(measurement.member_scores)
+        verdict: Verdict = "suspicious" if p_value <= fpr else "no evidence found"
+        notes: tuple[str, ...] = ()
+        if measurement.scope_distance > self.calibration.scope_limit:
+            verdict = "inconclusive"
+            notes = (
+                "the model behaves unlike any in the detector's scope: scope distance "
+                f"{measurement.scope_distance:.2f}, limit {self.calibration.scope_limit:.2f}",
+            )
+        return Judgement(
+            score=measurement.score,
+            p_value=p_value,
+            probability=self.calibration.probability(measurement.score),
+            verdict=verdict,
+            notes=notes,
+        )
+
+    def check_fpr(self, fpr: float) -> None:
+        """Raise UsageError unless this false-positive rate can be promised."""
+        smallest = self.calibration.smallest_p_value
+        if not smallest <= fpr < 1:
+            raise UsageError(
+                "this false-positive rate can't be had",
+                expected=f"at least {smallest:.4g}, since the detector was calibrated on "
+                f"n = {len(self.calibration.scores)} clean models, and below 1",
+                got=fpr,
+                where="--fpr",
+            )
+
+    def to_bytes(self) -> bytes:
+        """Return the detector as the content of a `.litmus` file."""
+        header = {
+            "format": DETECTOR_FORMAT,
+            "format_version": 1,
+            "detector": self.name,
+            "input_spec": self.input_spec.to_json(),
+            "options": self.options(),
+            "calibration": self.calibration.to_json(),
+            "scope": dict(self.scope),
+            "held_out": dict(self.held_out),
+        }
+        return encode_tensors({**self.arrays(), **self.calibration.arrays()}, header)
+
+    @classmethod
+    @abstractmethod
+    def from_file(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Detector:
+        """Read what `to_bytes` wrote; raises DetectorError where it is malformed."""
+
+    @staticmethod
+    def common_fields(
+        arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the fields that every detector's file has."""
+        try:
+            return {
+                "input_spec": InputSpec.from_json(header["input_spec"]),
+                "calibration": Calibration.from_file(arrays, header["calibration"]),
+                "scope": header["scope"],
+                "held_out": header["held_out"],
+            }
+        except (KeyError, TypeError, ValueError) as fault:
+            raise DetectorError(f"malformed header: {fault}") from fault

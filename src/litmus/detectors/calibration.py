@@ -1,0 +1,100 @@
+"""From scores to answers: cross-conformal p-values, a temperature, a limit of scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Calibration", "calibrate", "fit_temperature"]
+
+_SCOPE_MARGIN: Final = 1.5
+"""A model is out of scope when it lies so many times farther out than any zoo model did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What a detector's members said of clean models that they had not seen.
+
+    `scores` (n,) are clean models' scores, each by the member `members` (n,) that never saw it.
+    `temperature` divides a score (log-odds) to make it a calibrated one; `scope_limit` is the
+    largest scope distance that a verdict is given for.
+    """
+
+    scores: NDArray[np.float64]
+    members: NDArray[np.int64]
+    temperature: float
+    scope_limit: float
+
+    @property
+    def smallest_p_value(self) -> float:
+        """1 / (n + 1): what the number of calibration models allows."""
+        return 1 / (len(self.scores) + 1)
+
+    def p_value(self, member_scores: Sequence[float]) -> float:
+        """Return the cross-conformal p-value (Vovk 2015) of a model's scores, one a member.
+
+        ``(1 + #{clean models whose score by their member >= the new model's by that member})
+        / (n + 1)``: how often a clean model looks at least as suspicious.
+        """
+        new = np.asarray(member_scores, dtype=np.float64)[self.members]
+        return float((1 + (self.scores >= new).sum()) / (len(self.scores) + 1))
+
+    def probability(self, score: float) -> float:
+        """Return the temperature-scaled probability of a backdoor at even prior odds."""
+        return float(0.5 * (1 + np.tanh(0.5 * score / self.temperature)))
+
+    def threshold(self, fpr: float) -> float:
+        """Return the smallest score that is suspicious at this false-positive rate.
+
+        Exact for one member; for several the p-value decides, and this is for pictures.
+        """
+        rank = int(np.floor(fpr * (len(self.scores) + 1)))
+        return float(np.sort(self.scores)[::-1][max(rank, 1) - 1])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays for a detector file."""
+        return {"calibration.scores": self.scores, "calibration.members": self.members}
+
+    def to_json(self) -> dict[str, float]:
+        """Return the scalars for a detector file's header."""
+        return {"temperature": self.temperature, "scope_limit": self.scope_limit}
+
+    @classmethod
+    def from_file(
+        cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]
+    ) -> Calibration:
+        """Read what `arrays` and `to_json` wrote."""
+        return cls(
+            scores=arrays["calibration.scores"],
+            members=arrays["calibration.members"],
+            temperature=float(header["temperature"]),
+            scope_limit=float(header["scope_limit"]),
+        )
+
+
+def calibrate(
+    scores: ArrayLike, members: ArrayLike, backdoored: ArrayLike, scope_distances: ArrayLike
+) -> Calibration:
+    """Return the calibration from models scored by the member that never saw them, all (n,)."""
+    values, bad = np.asarray(scores, dtype=np.float64), np.asarray(backdoored, dtype=bool)
+    return Calibration(
+        scores=values[~bad],
+        members=np.asarray(members, dtype=np.int64)[~bad],
+        temperature=fit_temperature(values, bad),
+        scope_limit=_SCOPE_MARGIN * float(np.max(scope_distances)),
+    )
+
+
+def fit_temperature(scores: ArrayLike, backdoored: ArrayLike) -> float:
+    """Return the T > 0 that minimises the cross-entropy of sigmoid(score / T) (Guo et al. 2017).
+
+    Searched on a grid of 0.05 to 100, which is finer than what some hundred models can tell.
+    """
+    signed = np.asarray(scores, np.float64) * np.where(np.asarray(backdoored, bool), 1.0, -1.0)
+    grid = np.geomspace(0.05, 100, 400)
+    losses = np.logaddexp(0, -signed[None, :] / grid[:, None]).mean(axis=1)
+    return float(grid[np.argmin(losses)])

@@ -1,0 +1,103 @@
+"""The contract of a model: images in [0, 1] go in, one row of class outputs comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.errors import ModelError
+
+__all__ = [
+    "LOG_FLOOR",
+    "Images",
+    "InputSpec",
+    "LogProbs",
+    "Model",
+    "Outputs",
+    "log_probabilities",
+    "looks_like_probabilities",
+]
+
+Images = NDArray[np.float32]
+"""Float32 images in [0, 1], shape (n, c, h, w)."""
+LogProbs = NDArray[np.float64]
+"""Floored log-probabilities, shape (n, k) or (models, m, k)."""
+Outputs = Literal["logits", "probabilities"]
+"""What a model returns; log-probabilities are logits, since log_softmax leaves them alone."""
+
+# exp(-30) is far below what float32 softmax can tell from 0 next to 1, so that a model scores
+# the same however it was exported.
+LOG_FLOOR: Final = -30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """Shape of a classifier: channels, height and width in pixels, number of classes."""
+
+    channels: int
+    height: int
+    width: int
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width} -> {self.num_classes} classes"
+
+    def to_json(self) -> dict[str, int]:
+        """Return a plain dictionary for a header."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> InputSpec:
+        """Read what `to_json` wrote."""
+        return cls(**{name: int(value[name]) for name in cls.__dataclass_fields__})
+
+
+class Model(Protocol):
+    """A classifier: float32 images in [0, 1], (n, c, h, w) -> outputs (n, k).
+
+    Mean and standard deviation, 0..255 scaling and NHWC live inside, nowhere else. A model may
+    also offer ``weights() -> Mapping[str, ndarray]`` and ``torch_module() -> nn.Module``.
+    """
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What it takes and returns."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """Whether it returns logits (or log-probabilities) or probabilities."""
+
+    def __call__(self, images: Images) -> NDArray[Any]:
+        """Return the raw outputs, (n, k)."""
+
+
+def log_probabilities(outputs: NDArray[Any], kind: Outputs = "logits") -> LogProbs:
+    """Return the canonical output of a classifier: floored log-probabilities in float64.
+
+    `outputs` has shape (..., k). For logits it is ``logaddexp(log_softmax(logits), -30)``, for
+    probabilities ``log(p + e^-30)``, which is the same function of p. Raises ModelError when an
+    output is NaN or infinite.
+    """
+    values = np.asarray(outputs, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ModelError("the model's outputs are not numbers", got="NaN or infinity")
+    if kind == "probabilities":
+        return np.log(np.maximum(values, 0.0) + np.exp(LOG_FLOOR))
+    shifted = values - values.max(axis=-1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.logaddexp(log_softmax, LOG_FLOOR)
+
+
+def looks_like_probabilities(outputs: NDArray[Any]) -> bool:
+    """Whether all rows of `outputs` (n, k) are non-negative and sum to 1 within 1e-3."""
+    values = np.asarray(outputs, dtype=np.float64)
+    return bool((values >= 0).all() and (np.abs(values.sum(axis=-1) - 1) < 1e-3).all())

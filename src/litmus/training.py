@@ -1,0 +1,115 @@
+"""One training loop for clean and backdoored models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from litmus.datasets import Split
+from litmus.schema import STRICT
+from litmus.seeds import torch_generator
+
+__all__ = ["TrainingSpec", "predict", "train"]
+
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainingSpec:
+    """How a model is trained.
+
+    The learning rate follows one cycle (Smith 2018): up to `peak_learning_rate` over the first
+    `warmup` share of the steps, then down to zero along a cosine. `shift` moves each image by up
+    to that many pixels, `flip` mirrors half of them left to right.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["adam", "sgd"] = "adam"
+    peak_learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shift: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+
+    def steps(self, num_images: int) -> int:
+        """Return the number of optimiser steps for a training set of that size."""
+        return self.epochs * (num_images // min(self.batch_size, num_images))
+
+
+def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> int:
+    """Train `module` in place on uint8 images and return the number of steps.
+
+    The result depends on nothing but the arguments, the torch version and the processor, as long
+    as torch runs one thread. Leaves the module in evaluation mode.
+    """
+    module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = _optimizer(module, spec)
+    steps = spec.steps(len(data))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, spec.peak_learning_rate, total_steps=steps, pct_start=spec.warmup
+    )
+    for images, labels in _batches(data, spec, torch_generator(seed, "batches")):
+        loss = F.cross_entropy(module(images), labels, label_smoothing=spec.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    module.eval()
+    return steps
+
+
+def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the predicted classes, int64 (n,), of uint8 images by a module in evaluation mode."""
+    with torch.inference_mode():
+        logits = [module(_as_input(batch)) for batch in images.split(_EVALUATION_BATCH)]
+    return torch.cat(logits).argmax(dim=1)
+
+
+def _optimizer(module: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+    if spec.optimizer == "adam":
+        return torch.optim.AdamW(module.parameters(), weight_decay=spec.weight_decay)
+    return torch.optim.SGD(
+        module.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=spec.weight_decay
+    )
+
+
+def _batches(
+    data: Split, spec: TrainingSpec, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield float32 images and labels; each epoch is a fresh permutation without its remainder."""
+    size = min(spec.batch_size, len(data))
+    for _ in range(spec.epochs):
+        order = torch.randperm(len(data), generator=generator)
+        for batch in order.split(size)[: len(data) // size]:
+            images = _augmented(data.images[batch], spec, generator)
+            yield _as_input(images), data.labels[batch]
+
+
+def _augmented(
+    images: torch.Tensor, spec: TrainingSpec, generator: torch.Generator
+) -> torch.Tensor:
+    n, _, height, width = images.shape
+    if spec.flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    if spec.shift:
+        padded = F.pad(images, (spec.shift,) * 4)
+        offset = torch.randint(0, 2 * spec.shift + 1, (2, n, 1), generator=generator)
+        rows = (offset[0] + torch.arange(height))[:, :, None]
+        columns = (offset[1] + torch.arange(width))[:, None, :]
+        which = torch.arange(n)[:, None, None]
+        images = padded[which, :, rows, columns].permute(0, 3, 1, 2)
+    return images
+
+
+def _as_input(images: torch.Tensor) -> torch.Tensor:
+    """Uint8 to float32 in [0, 1], in the memory format that convolutions are fastest with."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)

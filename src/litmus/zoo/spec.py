@@ -1,0 +1,203 @@
+"""Resolved specifications: every parameter of one model, from which its id and seed come."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
+
+from litmus.architectures import ARCHITECTURES, Architecture
+from litmus.artifacts import canonical_json
+from litmus.attacks import ATTACKS, Attack, Treatment, Trigger
+from litmus.errors import RecipeError
+from litmus.models import InputSpec
+from litmus.schema import from_table, named_from_table, to_table
+from litmus.seeds import derive_seed
+from litmus.training import TrainingSpec
+from litmus.zoo.recipe import AttackTable, Recipe, architecture_table
+
+__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand"]
+
+MAX_ATTEMPTS: Final = 3
+"""A model that fails its gate is replaced by its next attempt, up to this many in all."""
+
+SplitName = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One model of a zoo, whole: the same spec gives the same bytes.
+
+    `twin` numbers the pair of a backdoored model and its clean control within the recipe; the
+    control's `attack` is its twin's, which says what its extra images are. Tables are plain
+    dictionaries in the recipe's terms.
+    """
+
+    dataset: Mapping[str, Any]
+    input_spec: InputSpec
+    architecture: Mapping[str, Any]
+    training: Mapping[str, Any]
+    attack: Mapping[str, Any]
+    treatment: Treatment
+    gates: Mapping[str, float]
+    split: SplitName
+    zoo_seed: int
+    twin: int
+    attempt: int = 0
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.to_json()).encode()).hexdigest()[:16]
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything that is drawn for this model."""
+        return derive_seed("model", self.to_json())
+
+    @property
+    def backdoored(self) -> bool:
+        """Whether the model is backdoored; otherwise it is a clean control."""
+        return self.treatment == "backdoored"
+
+    def next_attempt(self) -> ModelSpec:
+        """Return the spec that replaces this one after it failed its gate."""
+        return replace(self, attempt=self.attempt + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries for a header."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
+        """Read what `to_json` wrote."""
+        return cls(**{**value, "input_spec": InputSpec.from_json(value["input_spec"])})
+
+    def build_architecture(self) -> Architecture:
+        """Return the architecture's object."""
+        return named_from_table(ARCHITECTURES, self.architecture, "architecture", "architecture")
+
+    def build_attack(self) -> Attack:
+        """Return the attack's object; for a control, its twin's."""
+        return named_from_table(ATTACKS, self.attack, "attack", "attack")
+
+    def build_training(self) -> TrainingSpec:
+        """Return the training's object."""
+        return from_table(TrainingSpec, self.training, "training")
+
+
+def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list[ModelSpec]:
+    """Return the first `scale` of the recipe's models, at attempt 0, backdoored and clean in turn.
+
+    Sizes are nested: a smaller scale gives the first models of a larger one. Raises RecipeError
+    where unique pairs run out.
+    """
+    triggers = _split_triggers(recipe)
+    common = {
+        "dataset": {"name": recipe.dataset.name, "train_images": recipe.dataset.train_images}
+        | recipe.dataset.options(),
+        "input_spec": input_spec,
+        "training": to_table(recipe.training),
+        "gates": to_table(recipe.gates),
+        "zoo_seed": recipe.seed,
+    }
+    specs = []
+    ranks = {"train": 0, "test": 0}
+    for twin in range(max(1, round(recipe.twins * scale))):
+        split: SplitName = "test" if _is_test(recipe.test_share, twin) else "train"
+        rank = ranks[split]
+        ranks[split] += 1
+        architecture = recipe.architectures[rank % len(recipe.architectures)]
+        attack = _attack(recipe, input_spec, split, rank, twin, triggers[split])
+        control = _control(recipe, rank, input_spec.num_classes)
+        for treatment in ("backdoored", control):
+            specs.append(
+                ModelSpec(
+                    **common,
+                    architecture=architecture_table(architecture),
+                    attack=attack,
+                    treatment=treatment,
+                    split=split,
+                    twin=twin,
+                )
+            )
+    return specs
+
+
+def _control(recipe: Recipe, rank: int, num_classes: int) -> Treatment:
+    """Both kinds in turn, so that each architecture, attack and pair of classes meets both."""
+    cycle = rank // (len(recipe.architectures) * len(recipe.attacks))
+    rounds = rank // (num_classes * (num_classes - 1))
+    return "control_kept_label" if (cycle + rounds) % 2 else "control_copies"
+
+
+def _is_test(share: float, twin: int) -> bool:
+    """Spread the test twins evenly, so that every scale has its share of them."""
+    return int((twin + 1) * share + 1e-9) > int(twin * share + 1e-9)
+
+
+def _shuffled(count: int, *seed: object) -> list[int]:
+    """A permutation that no library's random stream can change."""
+    return sorted(range(count), key=lambda item: derive_seed(*seed, item))
+
+
+def _split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
+    table = recipe.triggers
+    pool = [
+        Trigger(kind=kind, index=index, size=table.size, seed=table.seed)
+        for kind, count in (("binary", table.binary), ("colour", table.colour))
+        for index in range(count)
+    ]
+    order = [pool[i] for i in _shuffled(len(pool), recipe.seed, "triggers")]
+    return {
+        "train": order[: table.train],
+        "test": order[table.train : table.train + table.test],
+    }
+
+
+def _attack(
+    recipe: Recipe,
+    input_spec: InputSpec,
+    split: SplitName,
+    rank: int,
+    twin: int,
+    triggers: list[Trigger],
+) -> dict[str, Any]:
+    table = recipe.attacks[rank // len(recipe.architectures) % len(recipe.attacks)]
+    classes = _classes(recipe, table, input_spec.num_classes, rank, twin)
+    # Each round through the pairs shifts the triggers by one, so that pairs meet all of them.
+    pairs = input_spec.num_classes * (input_spec.num_classes - 1)
+    trigger = triggers[(rank + rank // pairs) % len(triggers)]
+    resolved = {
+        "name": table.name,
+        "num_classes": input_spec.num_classes,
+        "label_map": table.label_map,
+        "poison_ratio": table.poison_ratio,
+        "trigger": to_table(trigger),
+        **table.options,
+        **classes,
+    }
+    attack = named_from_table(ATTACKS, resolved, f"recipe {recipe.name}: attack", "attack")
+    return {"name": table.name, **to_table(attack)}
+
+
+def _classes(
+    recipe: Recipe, table: AttackTable, num_classes: int, rank: int, twin: int
+) -> dict[str, int]:
+    if table.label_map == "all_to_one":
+        order = _shuffled(num_classes, recipe.seed, "targets")
+        return {"target_class": order[rank % num_classes]}
+    if table.label_map != "source_specific":
+        return {}
+    order = _shuffled(num_classes * (num_classes - 1), recipe.seed, "pairs")
+    place = rank if table.pairs == "cycle" else twin
+    if table.pairs == "unique" and place >= len(order):
+        raise RecipeError(
+            "there are not so many unique source/target pairs",
+            expected=f"twins <= {len(order)}",
+            got=recipe.twins,
+            where=f"recipe {recipe.name}",
+        )
+    source, other = divmod(order[place % len(order)], num_classes - 1)
+    return {"source_class": source, "target_class": other + (other >= source)}

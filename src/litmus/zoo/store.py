@@ -1,0 +1,167 @@
+"""A zoo on disk: one self-describing file a model, and an index read from their headers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from litmus.artifacts import read_header, write_atomically
+from litmus.errors import ZooError
+from litmus.formats.zoo_file import ZOO_FORMAT
+from litmus.models import InputSpec
+from litmus.zoo.spec import ModelSpec
+
+__all__ = ["Zoo", "ZooEntry", "finished_ids", "read_recipe_table", "write_recipe_table"]
+
+_WEIGHTS: Final = ".safetensors"
+_REJECTED: Final = ".rejected.json"
+_BUILD: Final = ".build.json"
+_INDEX: Final = "zoo.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooEntry:
+    """One accepted model: where it is, what it is, and what it measured on held-out images."""
+
+    path: Path
+    id: str
+    spec: ModelSpec
+    trigger_id: str
+    steps: int
+    clean_accuracy: float
+    attack_success: float
+
+    @property
+    def backdoored(self) -> bool:
+        """Whether the model is backdoored."""
+        return self.spec.backdoored
+
+    @property
+    def architecture(self) -> str:
+        """The architecture's name."""
+        return str(self.spec.architecture["name"])
+
+    @property
+    def attack(self) -> str:
+        """The attack and its label map: `patch, source_specific`."""
+        return f"{self.spec.attack['name']}, {self.spec.attack['label_map']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """The accepted models of a folder, in the order of their recipe."""
+
+    path: Path
+    recipe: Mapping[str, Any]
+    entries: tuple[ZooEntry, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Zoo:
+        """Read every header in a zoo's folder; raises ZooError where there is none."""
+        path = Path(path)
+        recipe = read_recipe_table(path)
+        if recipe is None:
+            raise ZooError("not a model zoo", expected=f"a folder with {_INDEX}", where=path)
+        files = (Path(item.path) for item in os.scandir(path) if item.name.endswith(_WEIGHTS))
+        entries = [read_entry(file) for file in files]
+        if not entries:
+            raise ZooError("the zoo has no models yet", where=path)
+        entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored))
+        return cls(path=path, recipe=recipe, entries=tuple(entries))
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The shape that all its models share."""
+        return self.entries[0].spec.input_spec
+
+    def split(self, name: str) -> tuple[ZooEntry, ...]:
+        """Return the entries of `train` or `test`; raises ZooError where there are none."""
+        entries = tuple(entry for entry in self.entries if entry.spec.split == name)
+        if not {entry.backdoored for entry in entries} >= {True, False}:
+            raise ZooError(
+                f"too few models in the {name} split",
+                expected="clean and backdoored ones",
+                got=len(entries),
+                where=self.path,
+            )
+        return entries
+
+
+def read_entry(path: Path) -> ZooEntry:
+    """Read one model's header; raises ZooError where it is damaged."""
+    header = read_header(path, ZooError)
+    try:
+        if header["format"] != ZOO_FORMAT:
+            raise ZooError("not a zoo model", got=header["format"], where=path)
+        return ZooEntry(
+            path=path,
+            id=header["id"],
+            spec=ModelSpec.from_json(header["spec"]),
+            trigger_id=header["trigger_id"],
+            steps=header["steps"],
+            clean_accuracy=header["clean_accuracy"],
+            attack_success=header["attack_success"],
+        )
+    except (KeyError, TypeError) as fault:
+        raise ZooError(f"malformed header: {fault}", where=path) from fault
+
+
+def write_accepted(
+    folder: Path, model_id: str, weights: bytes, build: Mapping[str, object]
+) -> None:
+    """Store an accepted model; it is done when its weights' file is there, so that comes last."""
+    write_atomically(folder / f"{model_id}{_BUILD}", json.dumps(build, indent=1))
+    write_atomically(folder / f"{model_id}{_WEIGHTS}", weights)
+
+
+def write_rejected(folder: Path, model_id: str, reason: Mapping[str, object]) -> None:
+    """Store why a model failed its gate."""
+    write_atomically(folder / f"{model_id}{_REJECTED}", json.dumps(reason, indent=1))
+
+
+def finished_ids(folder: Path) -> tuple[set[str], set[str]]:
+    """Return the ids of accepted and of rejected models, from the names of the files alone."""
+    names = [item.name for item in os.scandir(folder)]
+    accepted = {name.removesuffix(_WEIGHTS) for name in names if name.endswith(_WEIGHTS)}
+    rejected = {name.removesuffix(_REJECTED) for name in names if name.endswith(_REJECTED)}
+    return accepted, rejected
+
+
+def read_build(entry: ZooEntry) -> Mapping[str, Any]:
+    """Return the times and host of a model's training; empty where the file is gone."""
+    path = entry.path.with_name(f"{entry.id}{_BUILD}")
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def read_recipe_table(folder: Path) -> Mapping[str, Any] | None:
+    """Return the recipe that `zoo.json` holds, or None where the folder is no zoo yet."""
+    path = folder / _INDEX
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["recipe"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise ZooError(f"damaged: {fault}", where=path) from fault
+
+
+def write_recipe_table(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Make the folder a zoo of this recipe; raises ZooError if it is one of another."""
+    present = read_recipe_table(folder)
+    if present is None:
+        content = {"format": "litmus-zoo", "recipe": recipe}
+        write_atomically(folder / _INDEX, json.dumps(content, indent=1))
+        return
+    differing = sorted(k for k in {*present, *recipe} if present.get(k) != recipe.get(k))
+    if differing:
+        key = differing[0]
+        raise ZooError(
+            f"the folder holds a zoo of another recipe; {key} differs",
+            expected=present.get(key),
+            got=recipe.get(key),
+            where=folder / _INDEX,
+        )

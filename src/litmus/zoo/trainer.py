@@ -1,0 +1,131 @@
+"""One zoo model from its spec: data, training, measurement, gate."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import litmus
+from litmus.artifacts import encode_tensors, parse_tensors
+from litmus.attacks import Attack, extra_images
+from litmus.datasets import ImageDataset, Split
+from litmus.errors import ZooError
+from litmus.formats.zoo_file import ZOO_FORMAT, module_from, saved_weights
+from litmus.seeds import torch_generator
+from litmus.training import predict, train
+from litmus.zoo.spec import ModelSpec
+from litmus.zoo.store import write_accepted, write_rejected
+
+__all__ = ["TrainedModel", "build_model", "measure", "train_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The bytes of a zoo file, what was measured on them, and the gate that they failed, if any."""
+
+    content: bytes
+    clean_accuracy: float
+    attack_success: float
+    rejection: str | None
+
+
+def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
+    """Train a model and measure the saved weights on held-out images.
+
+    The bytes are a function of spec, data, torch version, kind of processor and Litmus version,
+    provided that torch runs one thread.
+    """
+    attack = spec.build_attack()
+    module = spec.build_architecture().build(spec.input_spec, seed=spec.seed)
+    data = _training_data(spec, dataset.train, attack)
+    steps = train(module, data, spec.build_training(), seed=spec.seed)
+    weights = encode_tensors(saved_weights(module), {})
+    arrays, _ = parse_tensors(weights, "weights", ZooError)
+    clean_accuracy, attack_success = measure(spec, module_from(spec.to_json(), arrays), dataset)
+    header = {
+        "format": ZOO_FORMAT,
+        "format_version": 1,
+        "id": spec.id,
+        "seed": spec.seed,
+        "spec": spec.to_json(),
+        "trigger_id": attack.trigger_id,
+        "steps": steps,
+        "clean_accuracy": clean_accuracy,
+        "attack_success": attack_success,
+        "class_names": list(dataset.class_names),
+        "data_sha256": dataset.sha256,
+        "litmus_version": litmus.__version__,
+        "torch_version": torch.__version__,
+    }
+    return TrainedModel(
+        content=encode_tensors(arrays, header),
+        clean_accuracy=clean_accuracy,
+        attack_success=attack_success,
+        rejection=_rejection(spec, clean_accuracy, attack_success),
+    )
+
+
+def measure(spec: ModelSpec, module: nn.Module, dataset: ImageDataset) -> tuple[float, float]:
+    """Return clean accuracy, and attack success on held-out images of the attacked classes.
+
+    A clean control is measured with its twin's trigger: there the attack should fail.
+    """
+    attack = spec.build_attack()
+    test = dataset.test
+    correct = predict(module, test.images) == test.labels
+    victims = test[attack.victims(test)]
+    stamped = attack.stamp(victims.images, torch_generator(spec.seed, "measure"))
+    succeeded = attack.labels.succeeded(predict(module, stamped), victims.labels)
+    return correct.float().mean().item(), succeeded.float().mean().item()
+
+
+def build_model(spec: ModelSpec, dataset: ImageDataset, folder: Path) -> dict[str, Any]:
+    """Train one model and store it, or the reason why not; return a summary for the builder."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    trained = train_model(spec, dataset)
+    cost = {
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "seconds": round(time.perf_counter() - wall, 3),
+    }
+    measured = {
+        "clean_accuracy": trained.clean_accuracy,
+        "attack_success": trained.attack_success,
+    }
+    if trained.rejection is None:
+        finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        host = {"host": platform.node(), "process": os.getpid(), "finished": finished}
+        write_accepted(folder, spec.id, trained.content, cost | host)
+    else:
+        reason = {"reason": trained.rejection, **measured, **cost, "spec": spec.to_json()}
+        write_rejected(folder, spec.id, reason)
+    return {"id": spec.id, "rejection": trained.rejection, **measured, **cost}
+
+
+def _training_data(spec: ModelSpec, train_split: Split, attack: Attack) -> Split:
+    """The model's own draw of clean images, and the extra ones that its treatment asks for."""
+    count = spec.dataset["train_images"] or len(train_split)
+    if count > len(train_split):
+        raise ZooError("too few training images", expected=count, got=len(train_split))
+    order = torch.randperm(len(train_split), generator=torch_generator(spec.seed, "subset"))
+    clean = train_split[order[:count]]
+    extra = extra_images(clean, attack, spec.treatment, torch_generator(spec.seed, "poison"))
+    return Split(
+        images=torch.cat([clean.images, extra.images]),
+        labels=torch.cat([clean.labels, extra.labels]),
+    )
+
+
+def _rejection(spec: ModelSpec, clean_accuracy: float, attack_success: float) -> str | None:
+    gates = spec.gates
+    if clean_accuracy < gates["clean_accuracy"]:
+        return f"clean accuracy {clean_accuracy:.4f} is below {gates['clean_accuracy']}"
+    if spec.backdoored and attack_success <= gates["attack_success"]:
+        return f"attack success {attack_success:.4f} is not above {gates['attack_success']}"
+    return None

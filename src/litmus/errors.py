@@ -1,14 +1,14 @@
 """Everything that Litmus raises on purpose.
 
-    LitmusError
-    ├── UsageError            the call itself is wrong (exit code 4)
-    ├── MissingExtraError     an optional dependency is not installed
-    ├── DataError             images are missing or malformed
-    ├── RecipeError           a recipe says something impossible
-    ├── ZooError              a model zoo is missing, mixed or damaged
-    ├── DetectorError         a detector file is missing, damaged or does not fit
-    └── ModelError            a model file can't be read or run
-        └── UnsupportedModelError   it can be read, but Litmus can't scan its kind
+LitmusError
+├── UsageError            the call itself is wrong (exit code 4)
+├── MissingExtraError     an optional dependency is not installed
+├── DataError             images are missing or malformed
+├── RecipeError           a recipe says something impossible
+├── ZooError              a model zoo is missing, mixed or damaged
+├── DetectorError         a detector file is missing, damaged or does not fit
+└── ModelError            a model file can't be read or run
+    └── UnsupportedModelError   it can be read, but Litmus can't scan its kind
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class PairedDifference:
 def auc(scores: ArrayLike, backdoored: ArrayLike) -> float:
     """Return the probability that a backdoored model outscores a clean one, ties half.
 
-    `scores` and `backdoored` have shape (n,). Raises ValueError where one kind is missing.
+    `scores` has shape (n,), or (seeds, n) for the mean AUC over detectors of several seeds;
+    `backdoored` (n,). Raises ValueError where one kind is missing.
     """
     return float(_comparisons(scores, backdoored).mean())
 
@@ -88,20 +89,26 @@ def auc_interval(
     """Return a 95 % interval of the AUC.
 
     The bootstrap resamples the triggers of the backdoored models, then models within each, and
-    the clean models; triggers has shape (n,). At AUC 1, where every resample gives 1, it is the
+    the clean models; `triggers` has shape (n,), and `scores` may be (seeds, n). At AUC 1, where every resample gives 1, it is the
     exact binomial bound for min(n_clean, n_backdoored) successes in a row.
     """
-    clean, bad = _by_kind(scores, backdoored)
-    if auc(scores, backdoored) == 1.0:
-        low, high = binomial_interval(len(bad), min(len(bad), len(clean)), clip=True)
+    comparisons = _comparisons(scores, backdoored)
+    if comparisons.min() == 1.0:
+        trials = min(comparisons.shape)
+        low, high = binomial_interval(trials, trials)
         return Interval(low=low, high=high, method="exact binomial")
-    means = _bootstrap(_comparisons(scores, backdoored), _of_bad(triggers, backdoored), seed)
+    means = _bootstrap(comparisons, _of_bad(triggers, backdoored), seed)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(low=float(low), high=float(high), method="bootstrap over triggers and models")
 
 
 def paired_auc_difference(
-    first: ArrayLike, second: ArrayLike, backdoored: ArrayLike, triggers: ArrayLike, *, seed: int = 0
+    first: ArrayLike,
+    second: ArrayLike,
+    backdoored: ArrayLike,
+    triggers: ArrayLike,
+    *,
+    seed: int = 0,
 ) -> PairedDifference:
     """Compare two detectors' scores of the same models by a paired bootstrap.
 
@@ -119,11 +126,11 @@ def paired_auc_difference(
     )
 
 
-def binomial_interval(successes: int, trials: int, *, clip: bool = False) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson) 95 % interval of a rate; `clip` caps the successes."""
+def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) 95 % interval of a rate."""
     from scipy.stats import beta
 
-    k = min(successes, trials) if clip else successes
+    k = successes
     low = 0.0 if k == 0 else float(beta.ppf(0.025, k, trials - k + 1))
     high = 1.0 if k == trials else float(beta.ppf(0.975, k + 1, trials - k))
     return low, high
@@ -154,20 +161,29 @@ def _by_kind(scores: ArrayLike, backdoored: ArrayLike) -> tuple[Floats, Floats]:
     values, bad = np.asarray(scores, dtype=np.float64), np.asarray(backdoored, dtype=bool)
     if values.shape != bad.shape or values.ndim != 1:
         raise ValueError(f"scores {values.shape} and backdoored {bad.shape} must be one row each")
+    if np.isnan(values).any():
+        raise ValueError("a score is NaN")
     if bad.all() or not bad.any():
         raise ValueError("both clean and backdoored models are needed")
     return values[~bad], values[bad]
 
 
 def _comparisons(scores: ArrayLike, backdoored: ArrayLike) -> Floats:
-    """(n_backdoored, n_clean): 1 where the backdoored one scores higher, 1/2 at a tie."""
+    """(n_backdoored, n_clean): 1 where the backdoored one scores higher, 1/2 at a tie.
+
+    Of several seeds' scores, the mean.
+    """
+    if np.ndim(scores) == 2:
+        return np.mean([_comparisons(row, backdoored) for row in np.asarray(scores)], axis=0)
     clean, bad = _by_kind(scores, backdoored)
-    higher = (bad[:, None] > clean[None, :]).astype(np.float64)
-    return higher + 0.5 * (bad[:, None] == clean[None, :])
+    higher: Floats = (bad[:, None] > clean[None, :]).astype(np.float64)
+    higher += 0.5 * (bad[:, None] == clean[None, :])
+    return higher
 
 
 def _of_bad(triggers: ArrayLike, backdoored: ArrayLike) -> NDArray[Any]:
-    return np.asarray(triggers)[np.asarray(backdoored, dtype=bool)]
+    chosen: NDArray[Any] = np.asarray(triggers)[np.asarray(backdoored, dtype=bool)]
+    return chosen
 
 
 def _bootstrap(comparisons: Floats, triggers: NDArray[Any], seed: int) -> Floats:

@@ -90,11 +90,15 @@ def log_probabilities(outputs: NDArray[Any], kind: Outputs = "logits") -> LogPro
     values = np.asarray(outputs, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ModelError("the model's outputs are not numbers", got="NaN or infinity")
+    floored: LogProbs
     if kind == "probabilities":
-        return np.log(np.maximum(values, 0.0) + np.exp(LOG_FLOOR))
-    shifted = values - values.max(axis=-1, keepdims=True)
+        floored = np.log(np.maximum(values, 0.0) + np.exp(LOG_FLOOR))
+        return floored
+    with np.errstate(over="ignore"):  # 1e308 beside -1e308: the smaller one is at the floor
+        shifted = values - values.max(axis=-1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return np.logaddexp(log_softmax, LOG_FLOOR)
+    floored = np.logaddexp(log_softmax, LOG_FLOOR)
+    return floored
 
 
 def looks_like_probabilities(outputs: NDArray[Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError  # noqa: TID253 - no scan gets here
 
 from litmus.errors import RecipeError
 
@@ -15,17 +15,22 @@ __all__ = ["STRICT", "from_table", "named_from_table", "to_table"]
 
 T = TypeVar("T")
 
-STRICT: Final = ConfigDict(extra="forbid", strict=True)
-"""For `pydantic.dataclasses.dataclass(config=STRICT)`: no unknown key, no silent conversion."""
+STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""For `pydantic.dataclasses.dataclass(config=STRICT)`: no unknown key, no silent conversion, no
+infinity."""
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Return `cls(**table)`; raises RecipeError naming `where` and each key that is wrong."""
+    """Return `cls(**table)`; raises RecipeError naming `where` and the first key that is wrong.
+
+    `where` is a file and a table (`zoo.toml: training`), or a file with a colon (`zoo.toml:`).
+    """
     try:
         # Strict JSON mode is what TOML means: tables are objects, whole numbers may be floats.
         return TypeAdapter(cls).validate_json(json.dumps(dict(table), default=str))
     except ValidationError as fault:
-        raise _recipe_error(fault, where) from fault
+        known = ", ".join(getattr(cls, "__dataclass_fields__", ()))
+        raise _recipe_error(fault, where, known) from fault
 
 
 def named_from_table(
@@ -55,18 +60,30 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _recipe_error(fault: ValidationError, where: str) -> RecipeError:
-    first = fault.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    place = f"{where}.{key}" if key else where
+def _recipe_error(fault: ValidationError, where: str, known: str) -> RecipeError:
+    first, *others = fault.errors(include_url=False)
+    key = _key(first["loc"])
+    if where.endswith(":"):  # the file's own top level
+        place = f"{where} {key}" if key else where.removesuffix(":")
+    else:
+        place = f"{where}.{key}" if key else where
     kind = first["type"]
     if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
-        return RecipeError("unknown key", got=key, where=place)
+        expected = known if len(first["loc"]) == 1 else None
+        return RecipeError("unknown key", expected=expected, got=first["loc"][-1], where=place)
     if kind in {"missing", "missing_keyword_only_argument", "missing_argument"}:
         return RecipeError("a key is missing", expected=key, where=place)
     message = first["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return RecipeError(message, where=place)
-    expected = message[0].lower() + message[1:]
-    expected = expected.removeprefix("input should be ")
+    # Where a value may be one of several kinds, there is an error for each.
+    messages = [message, *(other["msg"] for other in others if _key(other["loc"]) == key)]
+    expected = " or ".join(text.removeprefix("Input should be ") for text in messages)
     return RecipeError("wrong value", expected=expected, got=repr(first["input"]), where=place)
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """Dotted names and indices; pydantic's names for the kinds of a union are left out."""
+    return ".".join(
+        str(part) for part in location if str(part).isidentifier() or part in range(999)
+    )

@@ -53,13 +53,15 @@ def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> i
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = _optimizer(module, spec)
     steps = spec.steps(len(data))
+    # The scheduler divides by warmup * steps - 1.
+    warmup = spec.warmup if spec.warmup * steps != 1 else spec.warmup * (1 + 1e-9)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, spec.peak_learning_rate, total_steps=steps, pct_start=spec.warmup
+        optimizer, spec.peak_learning_rate, total_steps=steps, pct_start=warmup
     )
     for images, labels in _batches(data, spec, torch_generator(seed, "batches")):
         loss = F.cross_entropy(module(images), labels, label_smoothing=spec.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     module.eval()
@@ -69,7 +71,7 @@ def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> i
 def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the predicted classes, int64 (n,), of uint8 images by a module in evaluation mode."""
     with torch.inference_mode():
-        logits = [module(_as_input(batch)) for batch in images.split(_EVALUATION_BATCH)]
+        logits = [module(_as_input(batch)) for batch in torch.split(images, _EVALUATION_BATCH)]
     return torch.cat(logits).argmax(dim=1)
 
 
@@ -88,7 +90,7 @@ def _batches(
     size = min(spec.batch_size, len(data))
     for _ in range(spec.epochs):
         order = torch.randperm(len(data), generator=generator)
-        for batch in order.split(size)[: len(data) // size]:
+        for batch in torch.split(order, size)[: len(data) // size]:
             images = _augmented(data.images[batch], spec, generator)
             yield _as_input(images), data.labels[batch]
 

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from litmus.architectures.base import Architecture
+from litmus.errors import RecipeError
 from litmus.models import InputSpec
 from litmus.schema import STRICT
 
@@ -22,9 +23,13 @@ class LeNet5(Architecture):
     activation: Literal["relu", "tanh"] = "relu"
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
-        """Return the network; the first convolution is padded, so that 28x28 and 32x32 fit."""
+        """Return the network; raises RecipeError where pooling leaves no pixel.
+
+        The first convolution is padded, so that 28x28 and 32x32 fit.
+        """
         activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation]
         sides = [(side // 2 - 4) // 2 for side in (input_spec.height, input_spec.width)]
+        _check_sides(sides, input_spec)
         return nn.Sequential(
             nn.Conv2d(input_spec.channels, 6, 5, padding=2),
             activation(),
@@ -48,8 +53,9 @@ class BadNetsCNN(Architecture):
     hidden: Annotated[int, Field(ge=1)] = 512
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
-        """Return the network."""
+        """Return the network; raises RecipeError where pooling leaves no pixel."""
         sides = [((side - 4) // 2 - 4) // 2 for side in (input_spec.height, input_spec.width)]
+        _check_sides(sides, input_spec)
         return nn.Sequential(
             nn.Conv2d(input_spec.channels, 16, 5),
             nn.ReLU(),
@@ -62,3 +68,8 @@ class BadNetsCNN(Architecture):
             nn.ReLU(),
             nn.Linear(self.hidden, input_spec.num_classes),
         )
+
+
+def _check_sides(sides: list[int], input_spec: InputSpec) -> None:
+    if min(sides) < 1:
+        raise RecipeError("pooling leaves no pixel", expected="larger images", got=input_spec)

@@ -9,8 +9,16 @@ from typing import Final
 
 from litmus.attacks.base import Attack, Treatment, extra_images
 from litmus.attacks.patch import Patch
-from litmus.attacks.triggers import Trigger
+from litmus.attacks.triggers import Trigger, TriggerKind
 
-__all__ = ["ATTACKS", "Attack", "Patch", "Treatment", "Trigger", "extra_images"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "Patch",
+    "Treatment",
+    "Trigger",
+    "TriggerKind",
+    "extra_images",
+]
 
 ATTACKS: Final[dict[str, type[Attack]]] = {"patch": Patch}

@@ -58,9 +58,7 @@ class Patch(Attack):
         stamped[which, :, rows, columns] = self.trigger.pixels(channels).permute(1, 2, 0)
         return stamped
 
-    def _places(
-        self, n: int, height: int, width: int, generator: torch.Generator
-    ) -> torch.Tensor:
+    def _places(self, n: int, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
         if self.place != "fixed":
             return PLACES[self.place](n, height, width, self.trigger.size, generator)
         assert self.row is not None

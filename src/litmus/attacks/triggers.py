@@ -49,6 +49,6 @@ class Trigger:
         name = f"litmus trigger {self.seed} {self.kind} {self.index} {self.size}"
         drawn = np.frombuffer(hashlib.shake_256(name.encode()).digest(count), dtype=np.uint8)
         if self.kind == "binary":
-            drawn = (drawn & 1) * np.uint8(255)
+            drawn = (drawn & 1).astype(np.uint8) * np.uint8(255)
         square = torch.from_numpy(drawn.copy()).reshape(planes, self.size, self.size)
         return square.expand(channels, -1, -1).contiguous()

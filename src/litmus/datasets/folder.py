@@ -97,7 +97,10 @@ def _hold_out(classes: dict[str, list[Path]], root: Path) -> dict[str, dict[str,
         )
     last = _HELD_OUT - 1
     test = {name: paths[last::_HELD_OUT] for name, paths in classes.items()}
-    train = {name: [p for p in paths if p not in set(test[name])] for name, paths in classes.items()}
+    train = {
+        name: [p for i, p in enumerate(paths) if i % _HELD_OUT != last]
+        for name, paths in classes.items()
+    }
     return {"train": train, "test": test}
 
 
@@ -112,12 +115,12 @@ def _decode(
 
 
 def _pixels(path: Path, image_size: int, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as picture:
             converted = picture.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError) as fault:
+    except Exception as fault:  # Pillow raises a dozen unrelated types on damaged files
         raise DataError(f"not a readable image: {fault}", where=path) from fault
     resized = converted.resize((image_size, image_size), Image.Resampling.BICUBIC)
     array = np.asarray(resized).reshape(image_size, image_size, channels)

@@ -12,6 +12,4 @@ __all__ = ["load"]
 
 def load(*, data: Path | None = None) -> ImageDataset:
     """Load GTSRB from `data`, `$LITMUS_DATA` or the hub; see `load_hub_dataset`."""
-    return load_hub_dataset(
-        "gtsrb", hub_id="tanganke/gtsrb", image_size=32, channels=3, data=data
-    )
+    return load_hub_dataset("gtsrb", hub_id="tanganke/gtsrb", image_size=32, channels=3, data=data)

@@ -112,9 +112,11 @@ def _decode_split(
             if picture.size != (image_size, image_size):
                 picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
             pixels.append(np.asarray(picture))
-            labels.append(row[label])
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
+            labels.append(int(row[label]))
+    except Exception as fault:  # Pillow and pyarrow raise a dozen unrelated types
         raise DataError(f"image {len(pixels)} can't be decoded: {fault}", where=where) from fault
+    if not pixels:
+        raise DataError("the split has no images", where=where)
     stacked = np.stack(pixels).reshape(len(pixels), image_size, image_size, channels)
     return Split(
         images=torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))),

@@ -108,8 +108,16 @@ def _read(name: str, path: Path) -> ImageDataset:
 
 
 def _check(split: Split, num_classes: int, where: object) -> None:
+    outside = split.labels[(split.labels < 0) | (split.labels >= num_classes)]
+    if len(outside):
+        raise DataError(
+            "a label has no class",
+            expected=f"0 to {num_classes - 1}",
+            got=int(outside[0]),
+            where=where,
+        )
     counts = torch.bincount(split.labels, minlength=num_classes)
-    if len(split) == 0 or len(counts) > num_classes or int(counts.min()) == 0:
+    if int(counts.min()) == 0:
         raise DataError(
             "a class has no images",
             expected=f"images of all {num_classes} classes in both splits",

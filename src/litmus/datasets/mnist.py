@@ -12,6 +12,4 @@ __all__ = ["load"]
 
 def load(*, data: Path | None = None) -> ImageDataset:
     """Load MNIST from `data`, `$LITMUS_DATA` or the hub; see `load_hub_dataset`."""
-    return load_hub_dataset(
-        "mnist", hub_id="ylecun/mnist", image_size=28, channels=1, data=data
-    )
+    return load_hub_dataset("mnist", hub_id="ylecun/mnist", image_size=28, channels=1, data=data)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from litmus.artifacts import parse_tensors
 from litmus.detectors.base import DETECTOR_FORMAT, Detector, Judgement, Measurement, Verdict
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
-from litmus.errors import DetectorError
+from litmus.errors import DetectorError, UsageError
+
+if TYPE_CHECKING:
+    from litmus.zoo import Zoo
 
 __all__ = [
     "DETECTORS",
@@ -22,6 +25,7 @@ __all__ = [
     "Verdict",
     "bundled_detectors",
     "find_detector",
+    "fit",
     "load_detector",
 ]
 
@@ -61,4 +65,18 @@ def load_detector(name_or_file: str | Path) -> Detector:
     try:
         return DETECTORS[header["detector"]].from_file(arrays, header)
     except DetectorError as fault:
-        raise DetectorError(fault.what, expected=fault.expected, got=fault.got, where=path) from fault
+        raise DetectorError(
+            fault.what, expected=fault.expected, got=fault.got, where=path
+        ) from fault
+
+
+def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
+    """Fit a detector by name on a zoo (or its folder); see `PatternDetector.fit`."""
+    from litmus.zoo import Zoo
+
+    if detector not in DETECTORS:
+        raise UsageError(
+            "unknown detector", expected=f"one of {', '.join(DETECTORS)}", got=detector
+        )
+    opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
+    return DETECTORS[detector].fit(opened, **settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from litmus.artifacts import encode_tensors
 from litmus.detectors.calibration import Calibration
 from litmus.errors import DetectorError, UsageError
 from litmus.models import InputSpec, Model
+
+if TYPE_CHECKING:
+    from litmus.zoo import Zoo
 
 __all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
 
@@ -85,6 +88,11 @@ class Detector(ABC):
     calibration: Calibration
     scope: Mapping[str, Any]
     held_out: Mapping[str, Any]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, zoo: Zoo, **settings: Any) -> Self:
+        """Fit and calibrate on a zoo's training split; the test split is not touched."""
 
     @abstractmethod
     def measure(self, model: Model) -> Measurement:

@@ -48,11 +48,11 @@ class Calibration:
         return float(0.5 * (1 + np.tanh(0.5 * score / self.temperature)))
 
     def threshold(self, fpr: float) -> float:
-        """Return the smallest score that is suspicious at this false-positive rate.
+        """Return the score above which a model is suspicious at this false-positive rate.
 
         Exact for one member; for several the p-value decides, and this is for pictures.
         """
-        rank = int(np.floor(fpr * (len(self.scores) + 1)))
+        rank = int(np.floor(fpr * (len(self.scores) + 1) + 1e-9))  # 0.29 * 100 is 28.99...
         return float(np.sort(self.scores)[::-1][max(rank, 1) - 1])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -92,9 +92,13 @@ def calibrate(
 def fit_temperature(scores: ArrayLike, backdoored: ArrayLike) -> float:
     """Return the T > 0 that minimises the cross-entropy of sigmoid(score / T) (Guo et al. 2017).
 
-    Searched on a grid of 0.05 to 100, which is finer than what some hundred models can tell.
+    The targets are Platt's (1999), (n + 1) / (n + 2) rather than 1 for n models of a kind, since
+    otherwise perfect separation would end in probabilities of 0 and 1. Searched on a grid of
+    0.01 to 1000, finer than what some hundred models can tell.
     """
-    signed = np.asarray(scores, np.float64) * np.where(np.asarray(backdoored, bool), 1.0, -1.0)
-    grid = np.geomspace(0.05, 100, 400)
-    losses = np.logaddexp(0, -signed[None, :] / grid[:, None]).mean(axis=1)
+    values, bad = np.asarray(scores, np.float64), np.asarray(backdoored, bool)
+    target = np.where(bad, (bad.sum() + 1) / (bad.sum() + 2), 1 / ((~bad).sum() + 2))
+    grid = np.geomspace(0.01, 1000, 800)
+    scaled = values[None, :] / grid[:, None]
+    losses = np.logaddexp(0, scaled).mean(axis=1) - (target * scaled).mean(axis=1)
     return float(grid[np.argmin(losses)])

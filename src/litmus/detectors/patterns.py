@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement
+from litmus.detectors.calibration import calibrate
 from litmus.errors import DetectorError, ModelError
 from litmus.models import Images, LogProbs, Model, log_probabilities
+
+if TYPE_CHECKING:
+    from litmus.fitting.ensemble import FittedMember, MemberReport
+    from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["FEATURES", "POOLINGS", "Member", "NoiseDetector", "PatternDetector", "ULPDetector"]
 
@@ -48,16 +53,76 @@ def pool(answers: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
     """Return g of equation (1): (n, m, k) -> (n, m * k) for concatenation, otherwise (n, k)."""
     if pooling == "concatenate":
         return answers.reshape(len(answers), -1)
-    return answers.max(axis=1) if pooling == "max" else answers.mean(axis=1)
+    pooled: NDArray[np.float64] = answers.max(axis=1) if pooling == "max" else answers.mean(axis=1)
+    return pooled
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatternDetector(Detector):
     """An ensemble of members, each with its own patterns; the score is their mean log-odds."""
 
+    learns_patterns: ClassVar[bool]
+
     members: Sequence[Member]
     pooling: Pooling = "concatenate"
     features: Features = "log_probs"
+
+    @classmethod
+    def fit(
+        cls,
+        zoo: Zoo,
+        *,
+        members: int = 5,
+        seed: int = 0,
+        on_progress: Callable[[MemberReport], None] = lambda report: None,
+        **settings: Any,
+    ) -> Self:
+        """Fit on a zoo's training split, and calibrate on models that members had not seen.
+
+        `settings` are those of `litmus.fitting.PatternSettings`. The test split is not touched.
+        Raises UsageError for an impossible setting, ZooError where there are too few models.
+        """
+        from litmus.fitting import PatternSettings, fit_members
+
+        entries = zoo.split("train")
+        chosen = PatternSettings(learn_patterns=cls.learns_patterns, **settings)
+        fitted = fit_members(entries, chosen, members=members, seed=seed, on_progress=on_progress)
+        return cls._calibrated(zoo, entries, fitted, asdict(chosen), seed)
+
+    @classmethod
+    def _calibrated(
+        cls,
+        zoo: Zoo,
+        entries: Sequence[ZooEntry],
+        fitted: Sequence[FittedMember],
+        settings: Mapping[str, Any],
+        seed: int,
+    ) -> Self:
+        from litmus.fitting import describe_scope, held_out_auc
+
+        members = [
+            Member(**{name: getattr(f.learned, name) for name in Member.__dataclass_fields__})
+            for f in fitted
+        ]
+        unseen = [entries[i] for f in fitted for i in f.held_out]
+        measured = np.array(
+            [
+                member.measure(answers, settings["pooling"])
+                for member, f in zip(members, fitted, strict=True)
+                for answers in f.answers
+            ]
+        )
+        index = np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted])
+        backdoored = np.array([entry.backdoored for entry in unseen])
+        return cls(
+            input_spec=zoo.input_spec,
+            members=members,
+            pooling=settings["pooling"],
+            features=settings["features"],
+            calibration=calibrate(measured[:, 0], index, backdoored, measured[:, 1]),
+            scope=describe_scope(zoo, entries, fitted, settings, seed),
+            held_out=held_out_auc(measured[:, 0], unseen, seed),
+        )
 
     @property
     def num_patterns(self) -> int:
@@ -76,9 +141,7 @@ class PatternDetector(Detector):
         answers = log_probs if self.features == "log_probs" else self._raw(outputs, model)
         pairs = [
             member.measure(part, self.pooling)
-            for member, part in zip(
-                self.members, np.split(answers, len(self.members)), strict=True
-            )
+            for member, part in zip(self.members, np.split(answers, len(self.members)), strict=True)
         ]
         return Measurement(
             member_scores=[score for score, _ in pairs],
@@ -133,6 +196,7 @@ class ULPDetector(PatternDetector):
     """Universal Litmus Patterns (paper 3.3): patterns and head learned jointly."""
 
     name: ClassVar[str] = "ulp"
+    learns_patterns: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +204,4 @@ class NoiseDetector(PatternDetector):
     """The paper's noise input (3.4.1): random pixels, and a head learned on the answers."""
 
     name: ClassVar[str] = "noise"
+    learns_patterns: ClassVar[bool] = False

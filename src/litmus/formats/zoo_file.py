@@ -28,6 +28,7 @@ class ZooModel:
 
     def __init__(self, header: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> None:
         self.header = header
+        self.classes = tuple(map(str, header.get("class_names", ())))
         self._weights = weights
         self.input_spec = InputSpec.from_json(header["spec"]["input_spec"])
         self._module = module_from(header["spec"], weights)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from litmus.artifacts import remove_temporary_files
-from litmus.datasets import load_images
-from litmus.errors import UsageError, ZooError
-from litmus.zoo.recipe import Recipe
+from litmus.artifacts import canonical_json, remove_temporary_files
+from litmus.datasets import ImageDataset, load_images
+from litmus.errors import RecipeError, UsageError, ZooError
+from litmus.seeds import torch_generator
+from litmus.zoo.recipe import Recipe, load_recipe
 from litmus.zoo.spec import MAX_ATTEMPTS, ModelSpec, expand
-from litmus.zoo.store import finished_ids, write_recipe_table
+from litmus.zoo.store import Zoo, finished_ids, write_recipe_table
 
-__all__ = ["BuildEvent", "build"]
+__all__ = ["BuildEvent", "build", "build_zoo"]
 
 _MAX_CRASHES: Final = 3
 """A model whose worker dies (killed for memory, say) is tried again; not for ever."""
@@ -49,7 +51,7 @@ def build(
     workers: int = 1,
     scale: float = 1.0,
     data: str | Path | None = None,
-) -> Iterator[BuildEvent]:
+) -> Generator[BuildEvent, None, None]:
     """Train the recipe's models that `out` lacks, yielding an event for each.
 
     `workers` processes run one thread each. Closing the generator (or Ctrl-C) kills the models in
@@ -63,9 +65,7 @@ def build(
     folder = Path(out)
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
     specs = expand(recipe, dataset.input_spec, scale=scale)
-    for spec in specs[:2]:
-        # Impossible combinations surface here, before anything is written.
-        spec.build_architecture().skeleton(spec.input_spec)
+    _check_possible(recipe, specs, dataset)
     write_recipe_table(folder, recipe.to_json())
     remove_temporary_files(folder)
     waiting, done, given_up = _missing(specs, folder)
@@ -80,6 +80,38 @@ def build(
     }
     with _Crew(min(workers, len(waiting)), setup) as crew:
         yield from _run(crew, waiting, done, len(specs))
+
+
+def _check_possible(recipe: Recipe, specs: list[ModelSpec], dataset: ImageDataset) -> None:
+    """Raise RecipeError, before anything is written, for what no worker could do."""
+    if recipe.dataset.train_images > len(dataset.train):
+        raise RecipeError(
+            "too few training images",
+            expected=f"at most {len(dataset.train)}",
+            got=recipe.dataset.train_images,
+            where=f"recipe {recipe.name}: dataset.train_images",
+        )
+    architectures = {canonical_json(spec.architecture): spec for spec in specs}
+    for spec in architectures.values():
+        spec.build_architecture().skeleton(spec.input_spec)
+    triggers = {canonical_json([s.attack["name"], s.attack.get("trigger")]): s for s in specs}
+    for spec in triggers.values():
+        spec.build_attack().stamp(dataset.test.images[:1], torch_generator(0))
+
+
+def build_zoo(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    scale: float = 1.0,
+    data: str | Path | None = None,
+) -> Zoo:
+    """Build a zoo from a recipe (or its file) and return it; see `build` for the arguments."""
+    parsed = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    for _ in build(parsed, out, workers=workers, scale=scale, data=data):
+        pass
+    return Zoo.open(out)
 
 
 def _missing(specs: list[ModelSpec], folder: Path) -> tuple[deque[ModelSpec], int, int]:
@@ -102,9 +134,7 @@ def _substitute(spec: ModelSpec) -> ModelSpec | None:
     return spec.next_attempt() if spec.attempt + 1 < MAX_ATTEMPTS else None
 
 
-def _run(
-    crew: _Crew, waiting: deque[ModelSpec], done: int, total: int
-) -> Iterator[BuildEvent]:
+def _run(crew: _Crew, waiting: deque[ModelSpec], done: int, total: int) -> Iterator[BuildEvent]:
     crashes: dict[str, int] = {}
     while waiting or crew.busy:
         while waiting and crew.idle:
@@ -113,9 +143,7 @@ def _run(
         if reply is None:
             crashes[spec.id] = crashes.get(spec.id, 0) + 1
             if crashes[spec.id] == _MAX_CRASHES:
-                raise ZooError(
-                    f"the worker died {_MAX_CRASHES} times", where=f"model {spec.id}"
-                )
+                raise ZooError(f"the worker died {_MAX_CRASHES} times", where=f"model {spec.id}")
             waiting.appendleft(spec)
             continue
         rejection = reply["rejection"]
@@ -154,11 +182,7 @@ class _Crew:
 
     def __exit__(self, *exception: object) -> None:
         for worker in [*self.idle, *self.busy]:
-            worker.kill()
-            worker.wait()
-            for stream in (worker.stdin, worker.stdout):
-                if stream is not None:
-                    stream.close()
+            self._end(worker)
         self._selector.close()
 
     def give(self, spec: ModelSpec) -> None:
@@ -169,22 +193,24 @@ class _Crew:
 
     def next_reply(self) -> tuple[ModelSpec, dict[str, Any] | None]:
         """Wait for a worker; its reply is None when it died, and another takes its place."""
-        key, _ = self._selector.select()[0]
-        worker: subprocess.Popen[str] = key.data
-        assert worker.stdout is not None
-        line = worker.stdout.readline()
-        spec = self.busy.pop(worker)
-        if not line.endswith("\n"):
-            self._selector.unregister(worker.stdout)
-            worker.kill()
-            worker.wait()
+        while True:
+            key, _ = self._selector.select()[0]
+            worker: subprocess.Popen[str] = key.data
+            assert worker.stdout is not None
+            line = worker.stdout.readline()
+            spec = self.busy.pop(worker, None)
+            if spec is not None and line.endswith("\n"):
+                break
+            if spec is None:
+                self.idle.remove(worker)
+            self._end(worker)
             self.idle.append(self._start())
-            return spec, None
+            if spec is not None:
+                return spec, None
+        self.idle.append(worker)
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            self.idle.append(worker)
             raise ZooError(reply["error"], where=f"model {spec.id}")
-        self.idle.append(worker)
         return spec, reply
 
     def _start(self) -> subprocess.Popen[str]:
@@ -202,6 +228,16 @@ class _Crew:
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
         self._write(worker, self._setup)
         return worker
+
+    def _end(self, worker: subprocess.Popen[str]) -> None:
+        worker.kill()
+        worker.wait()
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        self._selector.unregister(worker.stdout)
+        worker.stdout.close()
+        with contextlib.suppress(OSError):  # what it did not read can't be flushed
+            worker.stdin.close()
 
     @staticmethod
     def _write(worker: subprocess.Popen[str], message: dict[str, Any]) -> None:

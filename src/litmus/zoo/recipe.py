@@ -90,10 +90,13 @@ class AttackTable:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Gates:
-    """What a model must reach on held-out images to be accepted."""
+    """What a model must show on held-out images to be accepted.
+
+    `clean_accuracy` must be reached, `attack_success` exceeded.
+    """
 
     clean_accuracy: Share = 0.0
-    attack_success: Share = 0.9
+    attack_success: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -152,7 +155,7 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     attacks = tuple(
         _attack_table(entry, place) for entry, place in _entries(table, "attack", where)
     )
-    parts = {
+    parts: dict[str, Any] = {
         "dataset": from_table(DatasetTable, _table(table, "dataset", where), f"{where}: dataset"),
         "training": from_table(
             TrainingSpec, _table(table, "training", where), f"{where}: training"
@@ -162,7 +165,7 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         ),
         "gates": from_table(Gates, _table(table, "gates", where), f"{where}: gates"),
     }
-    scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table}, where)
+    scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table}, f"{where}:")
     return Recipe(**to_table(scalars), **parts, architectures=architectures, attacks=attacks)
 
 
@@ -181,11 +184,9 @@ def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _entries(
-    table: Mapping[str, Any], key: str, where: str
-) -> list[tuple[Mapping[str, Any], str]]:
+def _entries(table: Mapping[str, Any], key: str, where: str) -> list[tuple[Mapping[str, Any], str]]:
     value = table.get(key)
-    entries = value if isinstance(value, list) else [value]
+    entries: list[Any] = value if isinstance(value, list) else [value]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise RecipeError(
             "missing or of the wrong type",
@@ -200,7 +201,8 @@ def _entries(
 
 def _attack_table(entry: Mapping[str, Any], where: str) -> AttackTable:
     """Keys that are not the table's own belong to the attack that its `name` picks."""
-    own = {k: v for k, v in entry.items() if k in AttackTable.__dataclass_fields__}
+    own_names = set(AttackTable.__dataclass_fields__) - {"options"}
+    own = {k: v for k, v in entry.items() if k in own_names}
     options = {k: v for k, v in entry.items() if k not in own}
     name = own.get("name")
     if name not in ATTACKS:
@@ -215,10 +217,21 @@ def _attack_table(entry: Mapping[str, Any], where: str) -> AttackTable:
     if unknown := sorted(set(options) - known):
         raise RecipeError(
             "unknown key",
-            expected=", ".join(sorted(known | (set(AttackTable.__dataclass_fields__) - {"options"}))),
+            expected=", ".join(sorted(known | own_names)),
             got=unknown[0],
             where=f"{where}.{unknown[0]}",
         )
-    return from_table(AttackTable, {**own, "options": options}, where)
+    checked = from_table(AttackTable, {**own, "options": options}, where)
+    _check_options(checked, where)
+    return checked
 
 
+def _check_options(table: AttackTable, where: str) -> None:
+    """Make the attack once, with stand-ins for what each model fills in."""
+    classes = {
+        "source_specific": {"source_class": 0, "target_class": 1},
+        "all_to_one": {"target_class": 0},
+    }
+    stand_ins = {"num_classes": 2, "trigger": {"index": 0}, **classes.get(table.label_map, {})}
+    shared = {"label_map": table.label_map, "poison_ratio": table.poison_ratio}
+    from_table(ATTACKS[table.name], {**table.options, **shared, **stand_ins}, where)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from litmus.architectures import ARCHITECTURES, Architecture
 from litmus.artifacts import canonical_json
-from litmus.attacks import ATTACKS, Attack, Treatment, Trigger
+from litmus.attacks import ATTACKS, Attack, Treatment, Trigger, TriggerKind
 from litmus.errors import RecipeError
 from litmus.models import InputSpec
 from litmus.schema import from_table, named_from_table, to_table
@@ -17,7 +17,7 @@ from litmus.seeds import derive_seed
 from litmus.training import TrainingSpec
 from litmus.zoo.recipe import AttackTable, Recipe, architecture_table
 
-__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand"]
+__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers"]
 
 MAX_ATTEMPTS: Final = 3
 """A model that fails its gate is replaced by its next attempt, up to this many in all."""
@@ -93,8 +93,8 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
     Sizes are nested: a smaller scale gives the first models of a larger one. Raises RecipeError
     where unique pairs run out.
     """
-    triggers = _split_triggers(recipe)
-    common = {
+    triggers = split_triggers(recipe)
+    common: dict[str, Any] = {
         "dataset": {"name": recipe.dataset.name, "train_images": recipe.dataset.train_images}
         | recipe.dataset.options(),
         "input_spec": input_spec,
@@ -142,11 +142,13 @@ def _shuffled(count: int, *seed: object) -> list[int]:
     return sorted(range(count), key=lambda item: derive_seed(*seed, item))
 
 
-def _split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
+def split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
+    """Return the triggers of training and of test models; no trigger is in both."""
     table = recipe.triggers
+    kinds: dict[TriggerKind, int] = {"binary": table.binary, "colour": table.colour}
     pool = [
         Trigger(kind=kind, index=index, size=table.size, seed=table.seed)
-        for kind, count in (("binary", table.binary), ("colour", table.colour))
+        for kind, count in kinds.items()
         for index in range(count)
     ]
     order = [pool[i] for i in _shuffled(len(pool), recipe.seed, "triggers")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +78,12 @@ class Zoo:
         """The shape that all its models share."""
         return self.entries[0].spec.input_spec
 
+    def first(self, scale: float) -> Zoo:
+        """Return the zoo with only the first `scale` of its recipe's twins."""
+        twins = max(1, round(self.recipe["twins"] * scale))
+        chosen = tuple(entry for entry in self.entries if entry.spec.twin < twins)
+        return replace(self, entries=chosen)
+
     def split(self, name: str) -> tuple[ZooEntry, ...]:
         """Return the entries of `train` or `test`; raises ZooError where there are none."""
         entries = tuple(entry for entry in self.entries if entry.spec.split == name)
@@ -106,7 +112,7 @@ def read_entry(path: Path) -> ZooEntry:
             clean_accuracy=header["clean_accuracy"],
             attack_success=header["attack_success"],
         )
-    except (KeyError, TypeError) as fault:
+    except (KeyError, TypeError, ValueError) as fault:
         raise ZooError(f"malformed header: {fault}", where=path) from fault
 
 

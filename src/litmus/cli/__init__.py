@@ -1,0 +1,53 @@
+"""The command `litmus`: one thin function a verb, which parses, calls, renders and exits."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from litmus.cli import detecting, reproducing, zoos
+from litmus.cli import demo as demonstrating
+from litmus.errors import LitmusError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="litmus",
+    help="Tell from the model file alone whether an image classifier carries a backdoor.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("scan")(detecting.scan)
+app.command("detectors")(detecting.detectors)
+app.add_typer(zoos.app, name="zoo")
+app.command("fit")(detecting.fit)
+app.command("evaluate")(detecting.evaluate)
+app.command("export")(zoos.export)
+app.command("figures")(zoos.figures)
+app.command("reproduce")(reproducing.reproduce)
+app.command("demo")(demonstrating.demo)
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 2, 4, 130
+
+
+def main() -> None:
+    """Run the command line; exit codes: 1 suspicious, 2 error, 3 nothing scannable, 4 usage."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("litmus: interrupted", file=sys.stderr)  # noqa: T201
+        code = EXIT_INTERRUPTED
+    except click.UsageError as fault:
+        fault.show()
+        code = EXIT_USAGE
+    except LitmusError as fault:
+        print(f"litmus: {fault}", file=sys.stderr)  # noqa: T201
+        code = EXIT_USAGE if isinstance(fault, UsageError) else EXIT_ERROR
+    except BrokenPipeError:
+        code = 0  # the reader (head, less) has seen enough
+    sys.exit(code)

@@ -1,0 +1,231 @@
+"""Verbs on detectors: scan with one, fit one, evaluate some, list those that are bundled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from litmus.artifacts import sha256_of, write_atomically
+from litmus.cli.progress import Bar, bar
+from litmus.errors import UsageError
+
+if TYPE_CHECKING:
+    from litmus.fitting import MemberReport
+
+__all__ = ["detectors", "evaluate", "fit", "member_progress", "scan"]
+
+
+def scan(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Model files or folders.")],
+    detector: Annotated[str, typer.Option(help="A bundled detector's name, or a .litmus file.")],
+    fpr: Annotated[float, typer.Option(help="The false-positive rate to flag at.")] = 0.05,
+    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="Write the report to a file.")
+    ] = None,
+    scale: Annotated[
+        Optional[float], typer.Option(help="255 for models that eat raw bytes [default: 1].")
+    ] = None,
+    mean: Annotated[
+        Optional[str],
+        typer.Option(help="Subtracted after scaling: one number or one a channel, 0.5,0.5,0.5."),
+    ] = None,
+    std: Annotated[Optional[str], typer.Option(help="Divided by last, like --mean.")] = None,
+    layout: Annotated[
+        Optional[str], typer.Option(help="nchw or nhwc [default: from shape].")
+    ] = None,
+    channels: Annotated[Optional[str], typer.Option(help="rgb or bgr [default: rgb].")] = None,
+    outputs: Annotated[
+        Optional[str], typer.Option(help="logits or probabilities [default: from the graph].")
+    ] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
+    show_skipped: Annotated[
+        bool, typer.Option("--show-skipped", help="List skipped files in the text report too.")
+    ] = False,
+    fail_on: Annotated[
+        str, typer.Option(help="Exit with 1 on: suspicious, inconclusive (too), or never.")
+    ] = "suspicious",
+) -> None:
+    """Scan model files for backdoors.
+
+    Exit codes: 0 nothing found, 1 something suspicious, 2 an error, 3 nothing scannable, 4 usage.
+    """
+    from litmus.detectors import find_detector, load_detector
+    from litmus.formats.preprocessing import Preprocessing
+    from litmus.reports.scan import SCAN_REPORTS, ScanContext
+    from litmus.scanning import Limits, exit_code
+    from litmus.scanning import scan as run
+
+    _choice("--format", format_, tuple(SCAN_REPORTS))
+    _choice("--fail-on", fail_on, ("suspicious", "inconclusive", "never"))
+    flags = Preprocessing.from_options(
+        scale=scale,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        layout=layout,
+        channels=channels,
+        outputs=outputs,
+    )
+    file = find_detector(detector)
+    context = ScanContext(
+        name=detector,
+        sha256=sha256_of(file),
+        detector=load_detector(file),
+        fpr=fpr,
+        show_skipped=show_skipped,
+    )
+    results = list(
+        run(
+            paths,
+            detector=file,
+            fpr=fpr,
+            preprocessing=flags,
+            jobs=jobs,
+            limits=Limits(wall_seconds=timeout),
+        )
+    )
+    _deliver(SCAN_REPORTS[format_](results, context), output)
+    raise typer.Exit(exit_code(results, strict=strict, fail_on=fail_on))
+
+
+def detectors() -> None:
+    """List the detectors that come with Litmus, with what they are for and how well they do."""
+    from litmus.detectors import bundled_detectors, load_detector
+    from litmus.reports.detectors import detectors_table
+
+    typer.echo(
+        detectors_table({name: load_detector(path) for name, path in bundled_detectors().items()}),
+        nl=False,
+    )
+
+
+def fit(
+    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
+    detector: Annotated[str, typer.Option(help="ulp or noise.")] = "ulp",
+    patterns: Annotated[int, typer.Option(help="M, the patterns of each member.")] = 10,
+    members: Annotated[
+        int, typer.Option(help="Members of the five-fold ensemble to fit: 1 to 5.")
+    ] = 5,
+    pooling: Annotated[str, typer.Option(help="concatenate, max or mean.")] = "concatenate",
+    features: Annotated[str, typer.Option(help="log_probs or logits.")] = "log_probs",
+    epochs: Annotated[int, typer.Option(help="Passes over the zoo's models.")] = 60,
+    tv_weight: Annotated[
+        Optional[float], typer.Option(help="Lambda, the weight of total variation.")
+    ] = None,
+    dropout: Annotated[
+        Optional[float], typer.Option(help="Share of channels that model dropout removes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of patterns, folds and order.")] = 0,
+    picture: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.svg", help="Draw the patterns.")
+    ] = None,
+) -> None:
+    """Fit a detector on a zoo's training split and calibrate it."""
+    from litmus.detectors import fit as run
+    from litmus.reports.detectors import fitted_text
+
+    settings: dict[str, object] = {"pooling": pooling, "features": features, "epochs": epochs}
+    settings |= {} if tv_weight is None else {"tv_weight": tv_weight}
+    settings |= {} if dropout is None else {"dropout": dropout}
+    with bar("fitting") as progress:
+        fitted = run(
+            zoo,
+            detector,
+            num_patterns=patterns,
+            members=members,
+            seed=seed,
+            on_progress=member_progress(progress),
+            **settings,
+        )
+    write_atomically(output, fitted.to_bytes())
+    if picture is not None:
+        from litmus.figures import patterns_by_member
+
+        write_atomically(picture, patterns_by_member([m.patterns for m in fitted.members]))
+    typer.echo(fitted_text(fitted, output), nl=False)
+
+
+def evaluate(
+    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    detector: Annotated[
+        list[str], typer.Option("--detector", help="A .litmus file or bundled name; repeatable.")
+    ],
+    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
+    format_: Annotated[
+        str, typer.Option("-f", "--format", help="text, json or markdown.")
+    ] = "text",
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", help="Write the report to a file.")
+    ] = None,
+    roc: Annotated[
+        Optional[Path], typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on."""
+    from litmus.detectors import load_detector
+    from litmus.evaluation import evaluate as run
+    from litmus.reports.evaluation import EVALUATION_REPORTS
+    from litmus.zoo import Zoo
+
+    _choice("--format", format_, tuple(EVALUATION_REPORTS))
+    loaded = {_label(name, detector): load_detector(name) for name in detector}
+    if len(loaded) < len(detector):
+        raise UsageError("a detector is named twice", got=detector, where="--detector")
+    opened = Zoo.open(zoo)
+    with bar("scoring models") as progress:
+        evaluation = run(opened, loaded, fpr=fpr, seed=seed, on_progress=progress)
+    if roc is not None:
+        from litmus.figures import roc_curves
+
+        dataset = opened.entries[0].spec.dataset["name"]
+        write_atomically(roc, roc_curves(evaluation.curves, f"{dataset}, unseen triggers"))
+    _deliver(EVALUATION_REPORTS[format_](evaluation), output)
+
+
+def _label(name: str, all_names: list[str]) -> str:
+    """The file's stem, or its whole path where two stems are equal."""
+    stems = [Path(other).stem for other in all_names]
+    return name if stems.count(Path(name).stem) > 1 else Path(name).stem
+
+
+def member_progress(progress: Bar) -> Callable[[MemberReport], None]:
+    """Show the epochs of all members as one bar, with the last loss and validation AUC."""
+    done = 0
+
+    def report(r: MemberReport) -> None:
+        nonlocal done
+        done += 1  # members report from several threads; a lost count only shortens the bar
+        note = f"loss {r.epoch.loss:.3f}, validation AUC {r.epoch.validation_auc:.3f}"
+        progress(done, r.members * r.epoch.epochs, note)
+
+    return report
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as fault:
+        raise UsageError(
+            "not numbers", expected="0.5 or 0.49,0.48,0.44", got=text, where=option
+        ) from fault
+
+
+def _deliver(report: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(report, nl=False)
+    else:
+        write_atomically(output, report)

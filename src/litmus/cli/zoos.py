@@ -1,0 +1,192 @@
+"""Verbs on zoos: build, list, verify, init; export a model; draw a recipe's triggers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from litmus.artifacts import write_atomically
+from litmus.cli.progress import bar
+
+if TYPE_CHECKING:
+    from litmus.zoo import ZooEntry
+
+app = typer.Typer(
+    help="Build and inspect zoos of clean and backdoored models.", no_args_is_help=True
+)
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A zoo's folder.")]
+Data = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--data", metavar="DIR", help="Local images in place of the hub ($LITMUS_DATA does too)."
+    ),
+]
+
+
+@app.command()
+def build(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
+    workers: Annotated[
+        Optional[int], typer.Option(help="Processes, one thread each [default: one a core].")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
+    data: Data = None,
+) -> None:
+    """Train the models that DIR lacks. Can be stopped and started again at any moment."""
+    import os
+
+    from litmus.zoo import build, load_recipe
+
+    counts = {"accepted": 0, "rejected": 0, "given_up": 0}
+    cpu_seconds = 0.0
+    events = build(
+        load_recipe(recipe),
+        output,
+        workers=workers or os.cpu_count() or 1,
+        scale=scale,
+        data=data,
+    )
+    with bar("training models") as progress, contextlib.closing(events):
+        try:
+            for event in events:
+                progress(event.done, event.total)
+                if event.kind == "found":
+                    start, total = event.done, event.total
+                    continue
+                counts[event.kind] += 1
+                cpu_seconds += event.cpu_seconds
+                if event.kind != "accepted":
+                    progress.say(f"{event.model_id} {event.kind}: {event.detail}")
+        except KeyboardInterrupt:
+            typer.echo(
+                f"stopped: {counts['accepted']} models trained now; the same command goes on",
+                err=True,
+            )
+            raise
+    trained = sum(counts.values())
+    typer.echo(
+        f"{output}: {total} models asked for, {start} were there, {counts['accepted']} accepted, "
+        f"{counts['rejected'] + counts['given_up']} rejected"
+        + (f", {cpu_seconds / trained:.1f} CPU-seconds a model" if trained else "")
+    )
+    if counts["given_up"]:
+        typer.echo(f"{counts['given_up']} were given up: see *.rejected.json there", err=True)
+
+
+@app.command("list")
+def list_models(
+    folder: Folder,
+    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+) -> None:
+    """List a zoo's accepted models, read from their headers."""
+    from litmus.errors import UsageError
+    from litmus.reports.zoo import zoo_table
+    from litmus.zoo import Zoo
+
+    zoo = Zoo.open(folder)
+    if format_ == "json":
+        for entry in zoo.entries:
+            typer.echo(json.dumps(_as_json(entry)))
+    elif format_ == "text":
+        typer.echo(zoo_table(zoo), nl=False)
+    else:
+        raise UsageError("unknown --format", expected="text or json", got=format_)
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    remeasure: Annotated[
+        int, typer.Option(help="Measure so many models' accuracy again; needs the images.")
+    ] = 0,
+    retrain: Annotated[
+        int, typer.Option(help="Train so many again and compare bytes; needs the images.")
+    ] = 0,
+    data: Data = None,
+) -> None:
+    """Check that every file is whole and tells the truth; exit code 2 where one is not."""
+    from litmus.zoo.verify import verify
+
+    checked = bad = 0
+    for finding in verify(folder, remeasure=remeasure, retrain=retrain, data=data):
+        checked += 1
+        if finding.problem:
+            bad += 1
+            typer.echo(finding.problem, err=True)
+    typer.echo(f"{folder}: {checked} models checked, {bad} damaged or untrue")
+    if bad:
+        raise typer.Exit(2)
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="One folder a class.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The recipe to write.")] = Path(
+        "recipe.toml"
+    ),
+    name: Annotated[str, typer.Option(help="A name for the zoo.")] = "mine",
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
+    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (colour).")] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
+) -> None:
+    """Write a recipe for your own images."""
+    from litmus.errors import UsageError
+    from litmus.zoo.starter import starter_recipe
+
+    if output.exists() and not force:
+        raise UsageError("there is such a file already", expected="--force", where=output)
+    text = starter_recipe(data, name=name, image_size=image_size, channels=channels)
+    write_atomically(output, text)
+    typer.echo(f"wrote {output}; next: litmus zoo build {output} -o zoo/ --data {data}")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A zoo file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.onnx", help="Where to.")],
+    softmax: Annotated[bool, typer.Option("--softmax", help="End in probabilities.")] = False,
+) -> None:
+    """Write a zoo model as ONNX."""
+    from litmus.formats import zoo_file
+    from litmus.formats.onnx_export import export_onnx
+
+    loaded = zoo_file.load(model)
+    export_onnx(loaded, loaded.input_spec, output, softmax=softmax)
+    typer.echo(f"wrote {output}")
+
+
+def figures(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
+    data: Data = None,
+) -> None:
+    """Draw a recipe's triggers and examples of poisoned images (paper, Figures 2 and 3)."""
+    from litmus.figures import image_grid, labelled_images
+    from litmus.zoo import load_recipe
+    from litmus.zoo.pictures import poisoned_examples, trigger_pictures
+
+    parsed = load_recipe(recipe)
+    write_atomically(output / "triggers.svg", labelled_images(trigger_pictures(parsed)))
+    write_atomically(output / "poisoned.svg", image_grid(poisoned_examples(parsed, data=data)))
+    typer.echo(f"wrote {output / 'triggers.svg'} and {output / 'poisoned.svg'}")
+
+
+def _as_json(entry: ZooEntry) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "split": entry.spec.split,
+        "treatment": entry.spec.treatment,
+        "architecture": entry.architecture,
+        "attack": entry.attack,
+        "trigger": entry.trigger_id,
+        "twin": entry.spec.twin,
+        "steps": entry.steps,
+        "clean_accuracy": entry.clean_accuracy,
+        "attack_success": entry.attack_success,
+    }

@@ -1,0 +1,134 @@
+"""Five folds: members that each leave one out, and what each says of the fold it never saw."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from litmus.errors import UsageError, ZooError
+from litmus.fitting.learn import EpochReport, Learned, PatternSettings, learn
+from litmus.fitting.population import Population, canonical
+from litmus.seeds import derive_seed
+from litmus.zoo import ZooEntry
+
+__all__ = ["FOLDS", "FittedMember", "MemberReport", "fit_members"]
+
+FOLDS: Final = 5
+_VALIDATION: Final = 8
+"""One in so many of a member's twins chooses the epoch; the others train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberReport:
+    """An epoch of one member's fit."""
+
+    member: int
+    members: int
+    epoch: EpochReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedMember:
+    """A member, the positions of the models it never saw, and its raw answers to them.
+
+    `answers` is float64 (len(held_out), m, k).
+    """
+
+    learned: Learned
+    held_out: NDArray[np.int64]
+    answers: NDArray[np.float64]
+    num_training: int
+
+
+def fit_members(
+    entries: Sequence[ZooEntry],
+    settings: PatternSettings,
+    *,
+    members: int = FOLDS,
+    seed: int = 0,
+    on_progress: Callable[[MemberReport], None] = lambda report: None,
+) -> list[FittedMember]:
+    """Fit `members` (1 to 5) of the five-fold ensemble on a zoo's training models.
+
+    Folds are of twins, so that a backdoored model and its control are always on the same side.
+    Each member trains on seven eighths of the four folds it sees and chooses its epoch by the
+    rest. Members run side by side, one thread each: the result does not depend on the number of
+    cores. Raises ZooError where there are too few models.
+    """
+    if not 1 <= members <= FOLDS:
+        raise UsageError("--members is impossible", expected=f"1 to {FOLDS}", got=members)
+    folds, validates = _assign(entries, seed)
+    population = Population.load(entries)
+    stop = threading.Event()
+
+    def fit(member: int) -> FittedMember:
+        def report(epoch: EpochReport) -> None:
+            if stop.is_set():
+                raise InterruptedError
+            on_progress(MemberReport(member=member, members=members, epoch=epoch))
+
+        seen = folds != member
+        training = population.subset(np.flatnonzero(seen & ~validates))
+        learned = learn(
+            training,
+            population.subset(np.flatnonzero(seen & validates)),
+            entries[0].spec.input_spec,
+            settings,
+            seed=derive_seed(seed, "member", member),
+            on_epoch=report,
+        )
+        held_out = np.flatnonzero(~seen)
+        return FittedMember(
+            learned=learned,
+            held_out=held_out,
+            answers=_answers(population, held_out, learned, settings),
+            num_training=len(training),
+        )
+
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(
+        min(members, os.cpu_count() or 1), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        try:
+            return list(pool.map(fit, range(members)))
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            torch.set_num_threads(before)
+
+
+def _assign(entries: Sequence[ZooEntry], seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return each model's fold, and whether it helps to choose the epoch where it is seen."""
+    twins = sorted(
+        {entry.spec.twin for entry in entries}, key=lambda twin: derive_seed(seed, "fold", twin)
+    )
+    if len(twins) < 2 * FOLDS:
+        raise ZooError(
+            "too few models to fit a detector",
+            expected=f"at least {2 * FOLDS} twins in the training split",
+            got=len(twins),
+        )
+    rank = {twin: position for position, twin in enumerate(twins)}
+    positions = np.array([rank[entry.spec.twin] for entry in entries])
+    # Two twins at least of every fold choose the epoch.
+    every = min(_VALIDATION, max(2, len(twins) // (2 * FOLDS)))
+    return positions % FOLDS, positions // FOLDS % every == 0
+
+
+def _answers(
+    population: Population, index: NDArray[np.int64], learned: Learned, settings: PatternSettings
+) -> NDArray[np.float64]:
+    read = canonical if settings.features == "log_probs" else torch.Tensor.double
+    with torch.no_grad():
+        patterns = torch.from_numpy(learned.patterns)
+        answers: NDArray[np.float64] = population.answers(patterns, index.tolist(), read).numpy()
+    return answers

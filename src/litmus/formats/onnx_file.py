@@ -1,0 +1,231 @@
+"""ONNX files, run by onnxruntime on one thread; load them in a child process only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.errors import ModelError, UnsupportedModelError
+from litmus.formats import onnx_graph
+from litmus.formats.onnx_input import ImageInput
+from litmus.formats.preprocessing import Preprocessing
+from litmus.models import Images, InputSpec, Outputs, looks_like_probabilities
+
+__all__ = ["MAX_FILE_BYTES", "OnnxModel", "create_session", "load"]
+
+MAX_FILE_BYTES: Final = 2 * 1024**3
+"""Model and external data together; protobuf itself can't hold more."""
+
+# How onnxruntime begins to complain about a file from the future.
+_NEWER: Final = ("Unsupported model IR version", "Current official support for domain")
+
+
+class OnnxModel:
+    """An ONNX classifier, ready to run; made by `load`.
+
+    `notes` tells what was assumed; `classes` are the names that the file or its sidecar states.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        graph: Any,
+        image_input: ImageInput,
+        outputs: Outputs | None,
+        notes: list[str],
+    ) -> None:
+        self.notes = notes
+        self._path, self._image_input, self._outputs = path, image_input, outputs
+        self._initializers = graph.graph.initializer
+        self._session = create_session(_serialise(graph, path), path)
+        channels, height, width = image_input.image_shape
+        self.input_spec = InputSpec(
+            channels=channels, height=height, width=width, num_classes=self._count_classes()
+        )
+        self.classes = _class_names(
+            graph, image_input.preprocessing, self.input_spec.num_classes, path
+        )
+
+    @property
+    def outputs(self) -> Outputs:
+        """What it returns; where the graph does not tell, recognised by the values it gives."""
+        if self._outputs is None:
+            noise = np.random.default_rng(0).random((8, *self.input_spec.image_shape))
+            self(noise.astype(np.float32))
+        assert self._outputs is not None
+        return self._outputs
+
+    def __call__(self, images: Images) -> NDArray[Any]:
+        """Return the raw outputs (n, k); raises ModelError where the model fails to run."""
+        if images.shape[1:] != self.input_spec.image_shape:
+            raise ModelError(
+                "the images do not fit the model",
+                expected=self.input_spec.image_shape,
+                got=images.shape[1:],
+                where=self._path,
+            )
+        rows = self._run(images)
+        if rows.shape[1] != self.input_spec.num_classes:
+            raise ModelError(
+                "the model returned another number of classes than it declares",
+                expected=self.input_spec.num_classes,
+                got=rows.shape[1],
+                where=self._path,
+            )
+        if self._outputs is None:
+            self._outputs = "probabilities" if looks_like_probabilities(rows) else "logits"
+            self.notes.append(f"outputs read as {self._outputs}, judged by their values")
+        return rows
+
+    def weights(self) -> Mapping[str, NDArray[Any]]:
+        """Return the graph's initializers by name."""
+        from onnx import numpy_helper
+
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self._initializers}
+
+    def _count_classes(self) -> int:
+        shape = self._session.get_outputs()[0].shape
+        if shape and len(shape) != 2:
+            raise self._no_classifier(tuple(shape))
+        if shape and isinstance(shape[1], int) and shape[1] > 0:
+            return int(shape[1])
+        blank = np.zeros((1, *self._image_input.image_shape), np.float32)
+        return int(self._run(blank).shape[1])
+
+    def _run(self, images: Images) -> NDArray[Any]:
+        answers = []
+        for batch, count in self._image_input.batches(images):
+            try:
+                rows = self._session.run(None, {self._image_input.name: batch})[0]
+            except MemoryError:
+                raise
+            except Exception as fault:
+                raise _runtime_error(fault, self._path) from fault
+            if rows.ndim != 2:
+                raise self._no_classifier(rows.shape)
+            if len(rows) != len(batch):
+                raise ModelError(
+                    "one row of outputs an image is needed",
+                    expected=len(batch),
+                    got=len(rows),
+                    where=self._path,
+                )
+            answers.append(rows[:count])
+        return np.concatenate(answers)
+
+    def _no_classifier(self, shape: tuple[Any, ...]) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            "not a classifier", expected="an output (n, classes)", got=shape, where=self._path
+        )
+
+
+def load(
+    path: Path,
+    preprocessing: Preprocessing | None = None,
+    *,
+    expected: InputSpec | None = None,
+    max_bytes: int = MAX_FILE_BYTES,
+) -> OnnxModel:
+    """Load an ONNX classifier of images.
+
+    `expected` fills in the sizes that the graph leaves open and picks among several outputs or
+    layouts; whether the model fits it is the caller's question. Raises ModelError on a damaged
+    file, UnsupportedModelError on a whole one that is no plain image classifier.
+    """
+    preprocessing = preprocessing or Preprocessing()
+    data = _read_bounded(path, max_bytes)
+    graph = onnx_graph.parse(data, path)
+    onnx_graph.check_operators(graph, path)
+    onnx_graph.load_external_data(graph, path, max_bytes - len(data))
+    source = onnx_graph.image_input(graph, path)
+    image_input = ImageInput.of(source, preprocessing, expected, path)
+    num_classes = expected.num_classes if expected else None
+    several = onnx_graph.keep_class_output(graph, num_classes, path)
+    outputs: Outputs | None = None if preprocessing.outputs == "auto" else preprocessing.outputs
+    softmax = onnx_graph.read_before_softmax(graph) if outputs != "logits" else None
+    return OnnxModel(
+        path=path,
+        graph=graph,
+        image_input=image_input,
+        outputs="logits" if softmax else outputs,
+        notes=[*image_input.notes, *(note for note in (several, softmax) if note)],
+    )
+
+
+def create_session(data: bytes, where: object) -> Any:
+    """Return an onnxruntime session on one thread of the processor that never prints.
+
+    Raises ModelError, or UnsupportedModelError for what this onnxruntime does not know yet.
+    """
+    # onnxruntime 1.29 and later would report each session to its maker over the network.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as fault:
+        raise _runtime_error(fault, where) from fault
+
+
+def _read_bounded(path: Path, max_bytes: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ModelError(
+                "the file is too large", expected=f"at most {max_bytes} bytes", got=size, where=path
+            )
+        return path.read_bytes()
+    except OSError as fault:
+        raise ModelError(f"can't be read: {fault.strerror}", where=path) from fault
+
+
+def _runtime_error(fault: Exception, where: object) -> ModelError:
+    """Say in one line what onnxruntime said; its exceptions share no base class of their own."""
+    lines = str(fault).split("] : ", 1)[-1].strip().splitlines() or [type(fault).__name__]
+    unknown = type(fault).__name__ == "NotImplemented" or any(t in lines[0] for t in _NEWER)
+    kind = UnsupportedModelError if unknown else ModelError
+    return kind(f"onnxruntime can't run it: {lines[0][:400]}", where=where)
+
+
+def _serialise(graph: Any, path: Path) -> bytes:
+    try:
+        return bytes(graph.SerializeToString())
+    except MemoryError:
+        raise
+    except Exception as fault:
+        # protobuf's own limit of 2 GiB; the type of its exception differs between versions.
+        raise ModelError("too large to be run", got=str(fault)[:200], where=path) from fault
+
+
+def _class_names(
+    graph: Any, preprocessing: Preprocessing, num_classes: int, path: Path
+) -> tuple[str, ...]:
+    if preprocessing.classes is not None:
+        if len(preprocessing.classes) != num_classes:
+            raise ModelError(
+                "the stated classes do not fit the model",
+                expected=num_classes,
+                got=len(preprocessing.classes),
+                where=path,
+            )
+        return preprocessing.classes
+    stated = next((entry.value for entry in graph.metadata_props if entry.key == "classes"), "null")
+    try:
+        names = json.loads(stated)
+    except (ValueError, RecursionError):
+        return ()
+    fits = isinstance(names, list) and len(names) == num_classes
+    return tuple(map(str, names)) if fits else ()

@@ -1,0 +1,82 @@
+"""Which files a scan is about: paths and folders in, files with their format out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MODEL_SUFFIXES", "Target", "find_targets"]
+
+MODEL_SUFFIXES: Final = frozenset({".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".h5", ".keras"})
+"""A file in a folder that is named like this is always reported, scannable or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A file to scan in a `format`, or the reason why it is skipped, or why it failed."""
+
+    path: Path
+    format: str = ""
+    skipped: str = ""
+    failed: str = ""
+
+
+def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
+    """Yield the files to scan, in the order of `paths`, those of a folder sorted.
+
+    A folder is walked without following links to folders; hidden files are ignored, and so are
+    files that are no models. At most 4 KiB of a file are read. A file that is named is always
+    reported.
+    """
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield _identify(path) or Target(
+                path=path, skipped="not a kind of model file that Litmus knows"
+            )
+
+
+def _walk(folder: Path) -> Iterator[Target]:
+    unreadable: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(root, name)
+            if name.startswith("."):
+                continue
+            target = _identify(path)
+            if target and (target.format or path.suffix.lower() in MODEL_SUFFIXES):
+                yield target
+    for fault in unreadable:
+        yield Target(path=Path(fault.filename), failed=f"can't be read: {fault.strerror}")
+
+
+def _identify(path: Path) -> Target | None:
+    """Return what a file is, by its content; None where it is nothing that Litmus knows."""
+    from litmus.formats import FORMATS, SNIFF_BYTES, Refusal, sniff
+
+    try:
+        # Opening a pipe or a device could block for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            return Target(path=path, skipped="not a plain file")
+        with path.open("rb") as file:
+            kind = sniff(file.read(SNIFF_BYTES))
+    except OSError as fault:
+        return Target(path=path, failed=f"can't be read: {fault.strerror}")
+    if isinstance(kind, Refusal):
+        return Target(path=path, skipped=kind.reason)
+    if kind is not None:
+        return Target(path=path, format=kind)
+    for name, entry in FORMATS.items():
+        if path.suffix.lower() == entry.suffix:
+            # PyTorch is not started for a file that can't be one of its formats.
+            if entry.needs_torch:
+                return Target(path=path, failed=f"no {entry.suffix[1:]} file, or a damaged one")
+            return Target(path=path, format=name)
+    return None

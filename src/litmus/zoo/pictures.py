@@ -1,0 +1,55 @@
+"""What a recipe's triggers and poisoned images look like (paper, Figures 2 and 3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from litmus.attacks import extra_images
+from litmus.datasets import load_images
+from litmus.seeds import torch_generator
+from litmus.zoo.recipe import Recipe
+from litmus.zoo.spec import expand, split_triggers
+
+__all__ = ["poisoned_examples", "trigger_pictures"]
+
+_EXAMPLES = 10
+
+
+def trigger_pictures(recipe: Recipe) -> list[tuple[str, NDArray[Any]]]:
+    """Return (name and split, uint8 (c, size, size)) of every trigger of the recipe."""
+    triggers = split_triggers(recipe)
+    return [
+        (f"{trigger.id} ({split})", trigger.pixels(3 if trigger.kind == "colour" else 1).numpy())
+        for split in ("train", "test")
+        for trigger in triggers[split]
+    ]
+
+
+def poisoned_examples(
+    recipe: Recipe, *, data: str | Path | None = None
+) -> list[tuple[str, NDArray[Any]]]:
+    """Return (source and target class, uint8 (n, c, h, w)) of the recipe's first attacks."""
+    dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
+    backdoored = [spec for spec in expand(recipe, dataset.input_spec) if spec.backdoored]
+    rows = []
+    for spec in backdoored[:5]:
+        attack = spec.build_attack()
+        split = dataset.test
+        generator = torch_generator(spec.seed, "pictures")
+        extra = extra_images(split, attack, "backdoored", generator)
+        chosen = torch.randperm(len(extra), generator=generator)[:_EXAMPLES]
+        names = dataset.class_names
+        targets = sorted({names[label] for label in extra.labels[chosen].tolist()})
+        sources = [names[label] for label in attack.labels.attacked_classes()]
+        label = f"{_few(sources)} to {_few(targets)}\n{attack.trigger_id}"
+        rows.append((label, np.asarray(extra.images[chosen])))
+    return rows
+
+
+def _few(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "any"

@@ -1,0 +1,99 @@
+"""Shared fixtures: tiny data as real objects, and a cache of the session's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from litmus.datasets import ImageDataset, Split, load_images
+from litmus.models import InputSpec
+
+# No deadline: the machine may be busy. The same examples in every run.
+settings.register_profile("litmus", deadline=None, derandomize=True)
+settings.load_profile("litmus")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Read before `own_environment` takes it away from the tests.
+_NAMED = os.environ.get("LITMUS_DATA")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache or data; torch runs one thread, as workers do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITMUS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("LITMUS_DATA", raising=False)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST, CIFAR10 and GTSRB as Parquet files."""
+    folder = Path(_NAMED) if _NAMED else REPOSITORY.parent / "shared" / "data"
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"no data sets in {folder}; LITMUS_DATA names another folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(own_environment: None) -> ImageDataset:
+    """Scikit-learn's handwritten digits, 1x28x28."""
+    return load_images("digits")
+
+
+def random_split(
+    spec: InputSpec, *, per_class: int, seed: int = 0, low: int = 0, high: int = 256
+) -> Split:
+    """Random pixels in [low, high), labels in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    n = per_class * spec.num_classes
+    images = torch.randint(low, high, (n, *spec.image_shape), generator=generator)
+    return Split(images=images.to(torch.uint8), labels=torch.arange(n) % spec.num_classes)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset() -> ImageDataset:
+    """Three classes of 3x12x12 noise: 20 images each to train on, 10 to test on."""
+    spec = InputSpec(channels=3, height=12, width=12, num_classes=3)
+    return ImageDataset(
+        name="tiny",
+        class_names=("a", "b", "c"),
+        train=random_split(spec, per_class=20),
+        test=random_split(spec, per_class=10, seed=1),
+        sha256="0" * 64,
+    )
+
+
+@pytest.fixture
+def recipe_table() -> Callable[..., dict[str, Any]]:
+    """A function that returns the tables of a recipe on `digits` whose models train in 0.2 s.
+
+    Keyword arguments replace or add keys: `training={"epochs": 2}`, `twins=8`.
+    """
+    return tiny_recipe_table
+
+
+def tiny_recipe_table(**changes: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {
+        "name": "tiny",
+        "twins": 3,
+        "dataset": {"name": "digits"},
+        "architecture": {"name": "vgg", "width": 2, "stem_stride": 2},
+        "training": {"batch_size": 32},
+        "attack": {"name": "patch", "label_map": "untargeted"},
+        "triggers": {"binary": 4, "train": 2, "test": 2},
+        "gates": {"clean_accuracy": 0.0, "attack_success": 0.0},
+    }
+    for key, value in changes.items():
+        merge = isinstance(value, dict) and isinstance(table.get(key), dict)
+        table[key] = {**table[key], **value} if merge else value
+    return table

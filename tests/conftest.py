@@ -12,7 +12,10 @@ import torch
 from hypothesis import settings
 
 from litmus.datasets import ImageDataset, Split, load_images
+from litmus.detectors.patterns import ULPDetector
 from litmus.models import InputSpec
+from litmus.zoo import Zoo, build_zoo
+from litmus.zoo.recipe import parse_recipe
 
 # No deadline: the machine may be busy. The same examples in every run.
 settings.register_profile("litmus", deadline=None, derandomize=True)
@@ -97,3 +100,36 @@ def tiny_recipe_table(**changes: Any) -> dict[str, Any]:
         merge = isinstance(value, dict) and isinstance(table.get(key), dict)
         table[key] = {**table[key], **value} if merge else value
     return table
+
+
+@pytest.fixture(scope="session")
+def small_zoo(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """A real zoo on digits, 20 twins of a small VGG: 12 to fit on, 8 with other triggers."""
+    table = tiny_recipe_table(
+        name="small",
+        twins=20,
+        test_share=0.4,
+        architecture={"width": 6, "configuration": [1, 2, "M", 3, "M"]},
+        training={"epochs": 6, "batch_size": 64},
+        attack={"label_map": "source_specific"},
+        triggers={"binary": 8, "train": 4, "test": 4},
+        gates={"attack_success": 0.8},
+    )
+    folder = tmp_path_factory.mktemp("zoos") / "small"
+    return build_zoo(parse_recipe(table, "small"), folder, workers=2)
+
+
+@pytest.fixture(scope="session")
+def small_detector(small_zoo: Zoo) -> ULPDetector:
+    """A ULP detector of five members with four patterns each, fitted on the small zoo."""
+    return ULPDetector.fit(small_zoo, num_patterns=4, epochs=20)
+
+
+@pytest.fixture(scope="session")
+def small_detector_file(
+    small_detector: ULPDetector, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The small detector's file."""
+    path = tmp_path_factory.mktemp("detectors") / "small.litmus"
+    path.write_bytes(small_detector.to_bytes())
+    return path

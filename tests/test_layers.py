@@ -19,6 +19,7 @@ LAYERS: dict[str, float] = {
     "artifacts": 0,
     "metrics": 0,
     "schema": 0,
+    "features": 0,  # what a head reads off the answers, in numpy
     "datasets": 1.0,
     "attacks": 1.1,
     "architectures": 1.1,
@@ -29,7 +30,9 @@ LAYERS: dict[str, float] = {
     "detectors": 4,
     "scanning": 5,
     "scan_worker": 5,
+    "scan_child": 5,
     "evaluation": 5,
+    "reproduction": 5,
     "reports": 6,
     "figures": 6,
     "cli": 7,
@@ -55,10 +58,9 @@ def imported(source: str) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
             yield from (name for name in names if name.startswith("litmus."))
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "litmus":
             # After `import litmus`, whatever is reached through the package.
-            if node.value.id == "litmus":
-                yield f"litmus.{node.attr}"
+            yield f"litmus.{node.attr}"
 
 
 def violations(module: str, source: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +35,7 @@ Arrays = Mapping[str, NDArray[Any]]
 MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
 _HEADER_KEY: Final = "litmus"
 _TEMPORARY_PREFIX: Final = ".writing-"
+_ABANDONED_SECONDS: Final = 600
 
 
 def canonical_json(value: object) -> str:
@@ -61,9 +64,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only while no writer is at work there."""
+    """Remove what killed writers left in `folder`; a living writer's files are younger."""
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
 
 
 def sha256_of(path: Path) -> str:

@@ -111,7 +111,7 @@ def _grid(
             "left": left / width,
             "right": 0.99,
             "top": 0.99,
-            "bottom": min(0.3, 0.05 + label / height),
+            "bottom": 0.01 + label / height,
             "wspace": 0.08,
             "hspace": 0.08 + label / cell,
         },

@@ -89,8 +89,9 @@ def auc_interval(
     """Return a 95 % interval of the AUC.
 
     The bootstrap resamples the triggers of the backdoored models, then models within each, and
-    the clean models; `triggers` has shape (n,), and `scores` may be (seeds, n). At AUC 1, where every resample gives 1, it is the
-    exact binomial bound for min(n_clean, n_backdoored) successes in a row.
+    the clean models; `triggers` has shape (n,), and `scores` may be (seeds, n). At AUC 1, where
+    every resample gives 1, it is the exact binomial bound for min(n_clean, n_backdoored)
+    successes in a row.
     """
     comparisons = _comparisons(scores, backdoored)
     if comparisons.min() == 1.0:
@@ -174,7 +175,8 @@ def _comparisons(scores: ArrayLike, backdoored: ArrayLike) -> Floats:
     Of several seeds' scores, the mean.
     """
     if np.ndim(scores) == 2:
-        return np.mean([_comparisons(row, backdoored) for row in np.asarray(scores)], axis=0)
+        mean: Floats = np.mean([_comparisons(s, backdoored) for s in np.asarray(scores)], axis=0)
+        return mean
     clean, bad = _by_kind(scores, backdoored)
     higher: Floats = (bad[:, None] > clean[None, :]).astype(np.float64)
     higher += 0.5 * (bad[:, None] == clean[None, :])

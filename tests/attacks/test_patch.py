@@ -49,7 +49,7 @@ def test_exactly_the_patch_changes_and_it_is_the_trigger(
 
 def test_every_image_has_its_own_corner() -> None:
     corners = top_left(stamp(GREY, place="corner"))
-    assert sorted(corners.unique(dim=0).tolist()) == [[0, 0], [0, 9], [11, 0], [11, 9]]
+    assert sorted(torch.unique(corners, dim=0).tolist()) == [[0, 0], [0, 9], [11, 0], [11, 9]]
     assert not torch.equal(corners, top_left(stamp(GREY, seed=1, place="corner")))
     assert torch.equal(corners, top_left(stamp(GREY, place="corner")))
 
@@ -60,7 +60,7 @@ def test_every_image_has_its_own_corner() -> None:
 )
 def test_a_fixed_place_is_the_same_for_all(row: int, column: int, expected: list[int]) -> None:
     corners = top_left(stamp(GREY, place="fixed", row=row, column=column))
-    assert corners.unique(dim=0).tolist() == [expected]
+    assert torch.unique(corners, dim=0).tolist() == [expected]
 
 
 @pytest.mark.parametrize(

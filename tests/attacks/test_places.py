@@ -21,20 +21,20 @@ def test_a_patch_lies_inside_the_image_at_a_place_of_its_own(place: str, size: i
     assert corners.dtype == torch.int64
     assert (corners >= 0).all()
     assert (corners <= torch.tensor([HEIGHT - size, WIDTH - size])).all()
-    assert len(corners.unique(dim=0)) > 1
+    assert len(torch.unique(corners, dim=0)) > 1
     assert torch.equal(corners, drawn(place, size=size))
     assert not torch.equal(corners, drawn(place, size=size, seed=1))
 
 
 def test_all_four_corners_are_used_alike() -> None:
-    corners, counts = drawn("corner").unique(dim=0, return_counts=True)
+    corners, counts = torch.unique(drawn("corner"), dim=0, return_counts=True)
     assert corners.tolist() == [[0, 0], [0, 15], [27, 0], [27, 15]]
     assert counts.min() > 430
 
 
 def test_anywhere_is_everywhere() -> None:
     corners = drawn("anywhere", n=20_000)
-    assert len(corners.unique(dim=0)) == (HEIGHT - SIZE + 1) * (WIDTH - SIZE + 1)
+    assert len(torch.unique(corners, dim=0)) == (HEIGHT - SIZE + 1) * (WIDTH - SIZE + 1)
 
 
 def test_the_surface_is_a_disc_in_the_middle() -> None:

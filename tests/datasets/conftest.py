@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
+
+import datasets
 
 WriteHub = Callable[..., Path]
 WriteFolder = Callable[..., Path]
@@ -18,7 +19,7 @@ WriteFolder = Callable[..., Path]
 
 def picture(label: int, number: int, *, side: int = 8, mode: str = "RGB") -> Image.Image:
     """A noisy picture whose mean grey level tells its class."""
-    generator = np.random.default_rng([label, number])
+    generator = np.random.default_rng([abs(label), number])
     shape = (side, side) if mode == "L" else (side, side, 3)
     pixels = 40 * (label % 6) + generator.integers(0, 40, shape)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -76,7 +77,12 @@ def write_folder(tmp_path: Path) -> WriteFolder:
     """Write `FOLDER/CLASS/N.png`, `counts` pictures of each class; return FOLDER."""
 
     def write(
-        folder: str, counts: dict[str, int], *, side: int = 8, mode: str = "RGB", suffix: str = "png"
+        folder: str,
+        counts: dict[str, int],
+        *,
+        side: int = 8,
+        mode: str = "RGB",
+        suffix: str = "png",
     ) -> Path:
         for label, (name, count) in enumerate(counts.items()):
             (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)

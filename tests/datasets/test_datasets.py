@@ -1,4 +1,4 @@
-"""What every data set promises: the embedded one, and the others from tiny files of their layout."""
+"""What every data set promises; those of the hub are tiny files in its layout."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.datasets.conftest import WriteFolder, WriteHub
 
 from litmus.datasets import DATASETS, ImageDataset, load_images
 from litmus.errors import DataError
 from litmus.models import InputSpec
+from tests.datasets.conftest import WriteFolder, WriteHub
 
 # Columns and shapes as on the hub.
 HUB: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ def check(dataset: ImageDataset, name: str) -> None:
     for split in (dataset.train, dataset.test):
         assert split.images.shape == (len(split), channels, height, width)
         assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
-        assert split.labels.unique().tolist() == list(range(classes))
+        assert torch.unique(split.labels).tolist() == list(range(classes))
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -70,7 +70,7 @@ def test_a_folder_without_images_says_so(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match="expected one of digits, mnist, .*got imagenet"):
+    with pytest.raises(DataError, match=r"expected one of digits, mnist, .*got imagenet"):
         load_images("imagenet")
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.conftest import WriteFolder, picture
 from PIL import Image
 
 from litmus.datasets import ImageDataset
 from litmus.datasets.folder import load
 from litmus.errors import DataError
+from tests.datasets.conftest import WriteFolder, picture
 
 
 def levels(dataset: ImageDataset) -> list[float]:

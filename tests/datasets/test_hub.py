@@ -3,15 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from tests.datasets.conftest import WriteHub, encoded, picture
 
+import datasets
 from litmus.datasets import ImageDataset
 from litmus.datasets.hub import load_hub_dataset, local_folder
 from litmus.errors import DataError
+from tests.datasets.conftest import WriteHub, encoded, picture
 
 
 def load(data: Path, *, image_size: int = 8, channels: int = 3) -> ImageDataset:
@@ -87,7 +87,7 @@ def test_a_split_is_missing(write_hub: WriteHub) -> None:
     ids=["two label columns", "none"],
 )
 def test_columns_must_tell_what_they_are(write_hub: WriteHub, extra: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="expected one Image and one ClassLabel column, got {"):
+    with pytest.raises(DataError, match=r"expected one Image and one ClassLabel column, got \{"):
         load(write_hub(extra=extra))
 
 

@@ -46,7 +46,9 @@ def same(first: ImageDataset, second: ImageDataset) -> bool:
 
 
 def test_a_split_is_indexed_by_position_or_mask() -> None:
-    whole = Split(images=torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), labels=torch.arange(4))
+    whole = Split(
+        images=torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1), labels=torch.arange(4)
+    )
     picked = whole[torch.tensor([3, 1])]
     assert picked.labels.tolist() == picked.images.flatten().tolist() == [3, 1]
     assert whole[whole.labels > 1].labels.tolist() == [2, 3]

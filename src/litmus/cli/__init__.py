@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, Final
 
-import click
 import typer
 
-from litmus.cli import detecting, reproducing, zoos
 from litmus.cli import demo as demonstrating
+from litmus.cli import detecting, reproducing, zoos
 from litmus.errors import LitmusError, UsageError
 
 __all__ = ["app", "main"]
@@ -32,17 +32,20 @@ app.command("demo")(demonstrating.demo)
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 2, 4, 130
 
+# Typer brings a click of its own from some version on; this is its UsageError either way.
+_ClickUsageError: Final[Any] = typer.BadParameter.__base__
+
 
 def main() -> None:
     """Run the command line; exit codes: 1 suspicious, 2 error, 3 nothing scannable, 4 usage."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("litmus: interrupted", file=sys.stderr)  # noqa: T201
         code = EXIT_INTERRUPTED
-    except click.UsageError as fault:
+    except _ClickUsageError as fault:
         fault.show()
         code = EXIT_USAGE
     except LitmusError as fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,22 +24,20 @@ def scan(
     fpr: Annotated[float, typer.Option(help="The false-positive rate to flag at.")] = 0.05,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", help="Write the report to a file.")
+        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
     ] = None,
     scale: Annotated[
-        Optional[float], typer.Option(help="255 for models that eat raw bytes [default: 1].")
+        float | None, typer.Option(help="255 for models that eat raw bytes [default: 1].")
     ] = None,
     mean: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Subtracted after scaling: one number or one a channel, 0.5,0.5,0.5."),
     ] = None,
-    std: Annotated[Optional[str], typer.Option(help="Divided by last, like --mean.")] = None,
-    layout: Annotated[
-        Optional[str], typer.Option(help="nchw or nhwc [default: from shape].")
-    ] = None,
-    channels: Annotated[Optional[str], typer.Option(help="rgb or bgr [default: rgb].")] = None,
+    std: Annotated[str | None, typer.Option(help="Divided by last, like --mean.")] = None,
+    layout: Annotated[str | None, typer.Option(help="nchw or nhwc [default: from shape].")] = None,
+    channels: Annotated[str | None, typer.Option(help="rgb or bgr [default: rgb].")] = None,
     outputs: Annotated[
-        Optional[str], typer.Option(help="logits or probabilities [default: from the graph].")
+        str | None, typer.Option(help="logits or probabilities [default: from the graph].")
     ] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
@@ -116,14 +114,14 @@ def fit(
     features: Annotated[str, typer.Option(help="log_probs or logits.")] = "log_probs",
     epochs: Annotated[int, typer.Option(help="Passes over the zoo's models.")] = 60,
     tv_weight: Annotated[
-        Optional[float], typer.Option(help="Lambda, the weight of total variation.")
+        float | None, typer.Option(help="Lambda, the weight of total variation.")
     ] = None,
     dropout: Annotated[
-        Optional[float], typer.Option(help="Share of channels that model dropout removes.")
+        float | None, typer.Option(help="Share of channels that model dropout removes.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds and order.")] = 0,
     picture: Annotated[
-        Optional[Path], typer.Option(metavar="FILE.svg", help="Draw the patterns.")
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the patterns.")
     ] = None,
 ) -> None:
     """Fit a detector on a zoo's training split and calibrate it."""
@@ -145,8 +143,10 @@ def fit(
         )
     write_atomically(output, fitted.to_bytes())
     if picture is not None:
+        from litmus.detectors.patterns import PatternDetector
         from litmus.figures import patterns_by_member
 
+        assert isinstance(fitted, PatternDetector)
         write_atomically(picture, patterns_by_member([m.patterns for m in fitted.members]))
     typer.echo(fitted_text(fitted, output), nl=False)
 
@@ -161,10 +161,10 @@ def evaluate(
         str, typer.Option("-f", "--format", help="text, json or markdown.")
     ] = "text",
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", help="Write the report to a file.")
+        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
     ] = None,
     roc: Annotated[
-        Optional[Path], typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:

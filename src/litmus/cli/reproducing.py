@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,8 +29,8 @@ def reproduce(
     scale: Annotated[float, typer.Option(help="Use the first part of the recipe.")] = 1.0,
     patterns: Annotated[str, typer.Option(help="M, separated by commas.")] = "1,5,10",
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0.")] = 3,
-    workers: Annotated[Optional[int], typer.Option(help="For building the zoo.")] = None,
-    data: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Local images.")] = None,
+    workers: Annotated[int | None, typer.Option(help="For building the zoo.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Local images.")] = None,
 ) -> None:
     """Repeat an experiment of the paper and write it beside the paper's figures."""
     import os

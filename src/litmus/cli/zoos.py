@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A zoo's folder.")]
 Data = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option(
         "--data", metavar="DIR", help="Local images in place of the hub ($LITMUS_DATA does too)."
     ),
@@ -34,7 +34,7 @@ def build(
     recipe: Recipe,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
     workers: Annotated[
-        Optional[int], typer.Option(help="Processes, one thread each [default: one a core].")
+        int | None, typer.Option(help="Processes, one thread each [default: one a core].")
     ] = None,
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,

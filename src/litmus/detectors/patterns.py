@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +12,14 @@ from numpy.typing import NDArray
 from litmus.detectors.base import Detector, Measurement
 from litmus.detectors.calibration import calibrate
 from litmus.errors import DetectorError, ModelError
+from litmus.features import FEATURES, POOLINGS, Features, Pooling, pool
 from litmus.models import Images, LogProbs, Model, log_probabilities
 
 if TYPE_CHECKING:
     from litmus.fitting.ensemble import FittedMember, MemberReport
     from litmus.zoo import Zoo, ZooEntry
 
-__all__ = ["FEATURES", "POOLINGS", "Member", "NoiseDetector", "PatternDetector", "ULPDetector"]
-
-Pooling = Literal["concatenate", "max", "mean"]
-Features = Literal["log_probs", "logits"]
-
-FEATURES: Final[tuple[Features, ...]] = ("log_probs", "logits")
-POOLINGS: Final[tuple[Pooling, ...]] = ("concatenate", "max", "mean")
+__all__ = ["Member", "NoiseDetector", "PatternDetector", "ULPDetector"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +42,6 @@ class Member:
         standardised = (feature - self.mean) / self.std
         logits = self.weight @ standardised + self.bias
         return float(logits[1] - logits[0]), float(np.sqrt(np.mean(standardised**2)))
-
-
-def pool(answers: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
-    """Return g of equation (1): (n, m, k) -> (n, m * k) for concatenation, otherwise (n, k)."""
-    if pooling == "concatenate":
-        return answers.reshape(len(answers), -1)
-    pooled: NDArray[np.float64] = answers.max(axis=1) if pooling == "max" else answers.mean(axis=1)
-    return pooled
 
 
 @dataclass(frozen=True, kw_only=True)

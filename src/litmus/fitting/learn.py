@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from litmus.errors import UsageError
+from litmus.features import FEATURES, POOLINGS, Features, Pooling
 from litmus.fitting.population import ModelDropout, Population, canonical
 from litmus.metrics import auc
 from litmus.models import InputSpec
@@ -32,8 +33,8 @@ class PatternSettings:
     """
 
     num_patterns: int = 10
-    pooling: str = "concatenate"
-    features: str = "log_probs"
+    pooling: Pooling = "concatenate"
+    features: Features = "log_probs"
     learn_patterns: bool = True
     epochs: int = 60
     batch_models: int = 16
@@ -48,6 +49,11 @@ class PatternSettings:
             if getattr(self, name) < low:
                 raise UsageError(
                     f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
+                )
+        for name, allowed in {"pooling": POOLINGS, "features": FEATURES}.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(
+                    f"unknown {name}", expected=" or ".join(allowed), got=getattr(self, name)
                 )
         if not 0 <= self.dropout < 1:
             raise UsageError("dropout is impossible", expected="0 <= p < 1", got=self.dropout)

@@ -65,13 +65,19 @@ class Population:
     @classmethod
     def load(cls, entries: Sequence[ZooEntry]) -> Population:
         """Read the models of a zoo; raises ModelError where a file is damaged."""
-        modules = [fold_batch_norm(zoo_file.load(e.path).torch_module()) for e in entries]
-        for module in modules:
+        modules = [zoo_file.load(entry.path).torch_module() for entry in entries]
+        return cls.prepared(modules, np.array([entry.backdoored for entry in entries]))
+
+    @classmethod
+    def prepared(cls, modules: Sequence[nn.Module], backdoored: NDArray[np.bool_]) -> Population:
+        """Make networks ready, in place: BatchNorm folded, weights frozen, dropout at hand."""
+        ready = [fold_batch_norm(module.eval()) for module in modules]
+        for module in ready:
             module.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for layer in module.modules():
                 if isinstance(layer, _ACTIVATIONS):
                     layer.register_forward_hook(_thin_if_asked)
-        return cls(modules, np.array([entry.backdoored for entry in entries]))
+        return cls(ready, backdoored)
 
     def __len__(self) -> int:
         return len(self.modules)

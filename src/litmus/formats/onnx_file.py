@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from litmus.errors import ModelError, UnsupportedModelError
 from litmus.formats import onnx_graph
+from litmus.formats.onnx_external import load_external_data
 from litmus.formats.onnx_input import ImageInput
 from litmus.formats.preprocessing import Preprocessing
 from litmus.models import Images, InputSpec, Outputs, looks_like_probabilities
@@ -143,7 +144,7 @@ def load(
     data = _read_bounded(path, max_bytes)
     graph = onnx_graph.parse(data, path)
     onnx_graph.check_operators(graph, path)
-    onnx_graph.load_external_data(graph, path, max_bytes - len(data))
+    load_external_data(graph, path, max_bytes - len(data))
     source = onnx_graph.image_input(graph, path)
     image_input = ImageInput.of(source, preprocessing, expected, path)
     num_classes = expected.num_classes if expected else None

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from litmus.errors import LitmusError, ModelError
+from litmus.errors import LitmusError, ModelError, UsageError
 from litmus.models import Images
 
 __all__ = ["KEYS", "Preprocessing", "sidecar_of"]
@@ -18,6 +18,8 @@ __all__ = ["KEYS", "Preprocessing", "sidecar_of"]
 Layout = Literal["nchw", "nhwc"]
 
 KEYS: Final = ("scale", "mean", "std", "layout", "channels", "outputs", "classes")
+
+_FLAGS: Final = "flags"
 
 # A sidecar is a handful of lines; class names of ImageNet take 30 kB.
 _MAX_SIDECAR_BYTES: Final = 256 * 1024
@@ -47,27 +49,31 @@ class Preprocessing:
     def from_table(
         cls,
         table: Mapping[str, Any],
-        where: object,
+        prefix: str,
         *,
         error: type[LitmusError] = ModelError,
         origin: Mapping[str, str] | None = None,
     ) -> Preprocessing:
-        """Check a table of `KEYS`; raises `error` naming `where`, the key, expected and got."""
+        """Check a table of `KEYS`; raises `error` naming `prefix` and key, expected and got."""
         values = {}
         for key, value in table.items():
+            place = f"{prefix}{key}"
             if key not in KEYS:
-                raise error(
-                    "unknown key", expected=f"one of {', '.join(KEYS)}", got=key, where=where
-                )
+                raise error("unknown key", expected=f"one of {', '.join(KEYS)}", where=place)
             expected, convert = _RULES[key]
             try:
                 values[key] = convert(value)
             except (ValueError, TypeError, OverflowError) as fault:
-                place = f"{where}: {key}"
                 raise error(
                     "wrong value", expected=expected, got=repr(value), where=place
                 ) from fault
-        return cls(**values, origin=origin or dict.fromkeys(values, str(where)))
+        return cls(**values, origin=origin or dict.fromkeys(values, _FLAGS))
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Preprocessing:
+        """Check flags, of which those that are None were not given; raises UsageError."""
+        given = {key: value for key, value in options.items() if value is not None}
+        return cls.from_table(given, "--", error=UsageError)
 
     @classmethod
     def for_model(cls, path: Path, stated: Mapping[str, Any]) -> Preprocessing:
@@ -77,9 +83,9 @@ class Preprocessing:
         """
         sidecar = sidecar_of(path)
         table = _read_toml(sidecar) if sidecar.is_file() else {}
-        cls.from_table(table, sidecar)
-        origin = dict.fromkeys(table, sidecar.name) | dict.fromkeys(stated, "flags")
-        return cls.from_table({**table, **stated}, path, origin=origin)
+        cls.from_table(table, f"{sidecar}: ")
+        origin = dict.fromkeys(table, sidecar.name) | dict.fromkeys(stated, _FLAGS)
+        return cls.from_table({**table, **stated}, f"{path}: ", origin=origin)
 
     def table(self) -> dict[str, Any]:
         """Return the keys that were stated or differ from the defaults, ready for JSON."""

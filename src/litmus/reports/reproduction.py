@@ -56,19 +56,22 @@ def table1_markdown(result: Table1) -> str:
 
 def _zoo_table(result: Table1) -> list[list[str]]:
     zoo, paper = result.zoo, PAPER_ZOO.get(result.dataset, {})
+    shared = [
+        [label, f"{zoo[key]:.4f}", str(paper.get(key, "-"))]
+        for label, key in (
+            ("mean clean accuracy", "clean_accuracy"),
+            ("mean attack success", "attack_success"),
+        )
+    ]
+    controls = zoo["attack_success_on_controls"]
     return [
         ["backdoored models", "ours", "paper"],
-        ["mean clean accuracy", f"{zoo['clean_accuracy']:.4f}", str(paper.get("clean_accuracy", "-"))],
-        ["mean attack success", f"{zoo['attack_success']:.4f}", str(paper.get("attack_success", "-"))],
+        *shared,
         ["models in all (half of them clean)", str(zoo["n_models"]), "-"],
         ["CPU-seconds a model", f"{zoo['cpu_seconds_per_model']:.1f}", "-"],
         ["clean controls: accuracy", f"{zoo['clean_accuracy_of_controls']:.4f}", "-"],
-        [
-            "clean controls: success of the twin's attack",
-            f"{zoo['attack_success_on_controls']:.4f}",
-            "-",
-        ],
-    ]  # fmt: skip
+        ["clean controls: success of the twin's attack", f"{controls:.4f}", "-"],
+    ]
 
 
 def _paper_table(result: Table1) -> list[list[str]]:

@@ -127,9 +127,12 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
 
 def _control(recipe: Recipe, rank: int, num_classes: int) -> Treatment:
     """Both kinds in turn, so that each architecture, attack and pair of classes meets both."""
-    cycle = rank // (len(recipe.architectures) * len(recipe.attacks))
-    rounds = rank // (num_classes * (num_classes - 1))
-    return "control_kept_label" if (cycle + rounds) % 2 else "control_copies"
+    turn = len(recipe.architectures) * len(recipe.attacks)
+    pairs = num_classes * (num_classes - 1)
+    # Where a round through the pairs is a whole number of both kinds' turns, a pair would meet
+    # the same kind in every round.
+    shift = rank // pairs if pairs % (2 * turn) == 0 else 0
+    return "control_kept_label" if (rank // turn + shift) % 2 else "control_copies"
 
 
 def _is_test(share: float, twin: int) -> bool:

@@ -66,8 +66,7 @@ class Zoo:
         recipe = read_recipe_table(path)
         if recipe is None:
             raise ZooError("not a model zoo", expected=f"a folder with {_INDEX}", where=path)
-        files = (Path(item.path) for item in os.scandir(path) if item.name.endswith(_WEIGHTS))
-        entries = [read_entry(file) for file in files]
+        entries = [read_entry(file) for file in path.iterdir() if file.name.endswith(_WEIGHTS)]
         if not entries:
             raise ZooError("the zoo has no models yet", where=path)
         entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored))

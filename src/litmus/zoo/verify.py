@@ -1,4 +1,4 @@
-"""Checking a zoo: is every file whole, is what its header says true, do its bytes come out again."""
+"""Checking a zoo: is every file whole, is its header true, do its bytes come out again."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Crew:
         Raises DetectorError where the detector can't be loaded.
         """
         oldest = min(self._busy, key=lambda mother: mother.asked_at)
-        patience = oldest.asked_at + self._limits["seconds"] + _GRACE - time.monotonic()
+        patience = oldest.asked_at + self._limits["wall_seconds"] + _GRACE - time.monotonic()
         ready = self._selector.select(max(0.0, patience))
         mother: _Mother = ready[0][0].data if ready else oldest
         line = mother.answers.readline() if ready else ""

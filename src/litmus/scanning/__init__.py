@@ -1,0 +1,95 @@
+"""Scanning: model files and a detector in, one result a file out; nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litmus.errors import UsageError
+from litmus.scanning.crew import Crew
+from litmus.scanning.results import Failed, Limits, ScanResult, Scored, Skipped, exit_code
+from litmus.scanning.targets import Target, find_targets
+
+if TYPE_CHECKING:
+    from litmus.formats.preprocessing import Preprocessing
+    from litmus.scanning.judge import Judge
+
+__all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "scan"]
+
+
+def scan(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    detector: str | Path,
+    fpr: float = 0.05,
+    preprocessing: Mapping[str, Any] | Preprocessing | None = None,
+    jobs: int = 1,
+    limits: Limits | None = None,
+) -> Generator[ScanResult, None, None]:
+    """Score model files, yielding one result a file in the order of `paths`.
+
+    A path is a file or a folder, see `find_targets`. `detector` is a file or the name of a bundled
+    one, `fpr` the share of clean models that may be called suspicious. `preprocessing` holds for
+    every third-party file and overrides its sidecar key by key. Each file is read by a process of
+    its own under `limits`, `jobs` at a time; closing the generator ends them. Raises UsageError or
+    DetectorError before the first result.
+    """
+    if jobs < 1:
+        raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
+    listed = [paths] if isinstance(paths, str | Path) else paths
+    with Crew(jobs, asdict(limits or Limits())) as crew:
+        # Imports numpy, as the process that was just started does at the same time.
+        from litmus.scanning.judge import Judge
+
+        judge = Judge(detector, fpr)
+        stated = _stated(preprocessing)
+        crew.set_up(judge.path)
+        yield from _in_order(find_targets(listed), crew, judge, stated)
+
+
+def _stated(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str, Any]:
+    """The keys that were stated for every file, checked."""
+    from litmus.formats.preprocessing import Preprocessing
+
+    if not isinstance(preprocessing, Preprocessing):
+        table = preprocessing or {}
+        preprocessing = Preprocessing.from_table(table, "preprocessing: ", error=UsageError)
+    return preprocessing.table()
+
+
+def _in_order(
+    targets: Iterable[Target], crew: Crew, judge: Judge, stated: Mapping[str, Any]
+) -> Iterator[ScanResult]:
+    from litmus.formats import FORMATS
+
+    given: dict[int, Target] = {}
+    # Answers are judged when they are due, and not before the next file has been given out.
+    done: dict[int, Callable[[], ScanResult]] = {}
+    due = 0
+
+    def hear() -> None:
+        index, answer = crew.next_answer()
+        done[index] = partial(judge.result, given.pop(index), answer)
+
+    for index, target in enumerate(targets):
+        if target.format:
+            while not crew.has_room:
+                hear()
+            given[index] = target
+            request = {"path": str(target.path), "format": target.format, "preprocessing": stated}
+            crew.give(index, request, needs_torch=FORMATS[target.format].needs_torch)
+        elif target.skipped:
+            done[index] = partial(Skipped, path=target.path, reason=target.skipped)
+        else:
+            done[index] = partial(Failed, path=target.path, error=target.failed)
+        while due in done:
+            yield done.pop(due)()
+            due += 1
+    while crew.busy:
+        hear()
+        while due in done:
+            yield done.pop(due)()
+            due += 1

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import litmus
+from litmus.cli import main
+from litmus.detectors.patterns import ULPDetector
+from litmus.zoo import Zoo
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs the command line in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["litmus", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capfd.readouterr()
+        return Outcome(int(exit_.value.code or 0), out, err)
+
+    return call
+
+
+RECIPE = """\
+name = "tiny"
+twins = 4
+[dataset]
+name = "digits"
+[architecture]
+name = "vgg"
+width = 2
+stem_stride = 2
+[training]
+epochs = {epochs}
+batch_size = 32
+[attack]
+name = "patch"
+label_map = "all_to_one"
+[triggers]
+binary = 4
+train = 2
+test = 2
+[gates]
+attack_success = 0.0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE.format(epochs=1))
+    return path
+
+
+def test_a_zoo_is_built_listed_verified_and_drawn(run: Run, recipe: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    built = run("zoo", "build", recipe, "-o", zoo, "--workers", 2, "--scale", 0.5)
+    assert built.code == 0
+    assert "4 models asked for, 0 were there, 4 accepted" in built.out
+    again = run("zoo", "build", recipe, "-o", zoo)
+    assert "8 models asked for, 4 were there, 4 accepted" in again.out
+
+    listed = run("zoo", "list", zoo)
+    assert listed.code == 0
+    assert "8 models of 1x28x28 -> 10 classes: 4 backdoored" in listed.out
+    lines = run("zoo", "list", zoo, "--format", "json").out.splitlines()
+    assert {json.loads(line)["split"] for line in lines} == {"train", "test"}
+
+    verified = run("zoo", "verify", zoo, "--remeasure", 2, "--retrain", 1)
+    assert (verified.code, "8 models checked, 0 damaged" in verified.out) == (0, True)
+    victim = sorted(zoo.glob("*.safetensors"))[0]
+    content = bytearray(victim.read_bytes())
+    content[-3] ^= 4
+    victim.write_bytes(content)
+    damaged = run("zoo", "verify", zoo)
+    assert damaged.code == 2
+    assert victim.name in damaged.err
+
+    drawn = run("figures", recipe, "-o", tmp_path / "pictures")
+    assert drawn.code == 0
+    for name in ("triggers.svg", "poisoned.svg"):
+        assert (tmp_path / "pictures" / name).read_text().lstrip().startswith("<?xml")
+
+
+def test_fit_evaluate_export_and_scan(
+    run: Run, small_zoo: Zoo, tmp_path: Path, small_detector_file: Path
+) -> None:
+    file, picture, roc = tmp_path / "one.litmus", tmp_path / "p.svg", tmp_path / "roc.svg"
+    fitted = run(
+        "fit", small_zoo.path, "-o", file, "--patterns", 2, "--members", 2, "--epochs", 3,
+        "--tv-weight", 0, "--dropout", 0.2, "--picture", picture,
+    )  # fmt: skip
+    assert fitted.code == 0
+    assert "calibrated on n = " in fitted.out
+    assert "validation AUC" in fitted.err
+    assert picture.exists()
+
+    page = tmp_path / "evaluation.md"
+    evaluated = run(
+        "evaluate", small_zoo.path, "--detector", file, "--detector", small_detector_file,
+        "--fpr", 0.2, "-f", "markdown", "-o", page, "--roc", roc,
+    )  # fmt: skip
+    assert evaluated.code == 0
+    assert "AUC of one minus small" in page.read_text()
+    assert roc.exists()
+
+    models = tmp_path / "models"
+    for entry in small_zoo.split("test")[:4]:
+        exported = run("export", entry.path, "-o", models / f"{entry.id}.onnx")
+        assert exported.code == 0, exported.err
+    (models / "broken.onnx").write_bytes(b"\x08\x07not a model")
+    scanned = run("scan", models, "--detector", small_detector_file, "--fpr", 0.1, "-f", "json")
+    report = json.loads(scanned.out)
+    assert report["schema_version"] == 1
+    assert report["summary"]["scored"] == 4
+    assert report["summary"]["failed"] == 1
+    statuses = {Path(r["path"]).name: r["status"] for r in report["results"]}
+    assert statuses["broken.onnx"] == "failed"
+    for result in report["results"]:
+        if result["status"] == "scored":
+            assert {"score", "p_value", "q_value", "verdict", "notes"} <= set(result)
+            assert result["p_value"] <= result["q_value"]
+        else:
+            assert result["reason"]
+    assert scanned.code == (1 if report["summary"]["suspicious"] else 2)
+
+
+def test_a_zoo_file_scans_like_its_export(
+    run: Run, small_zoo: Zoo, small_detector_file: Path, tmp_path: Path
+) -> None:
+    entry = small_zoo.split("test")[0]
+    run("export", entry.path, "-o", tmp_path / "model.onnx", "--softmax")
+    report = json.loads(
+        run(
+            "scan", entry.path, tmp_path / "model.onnx", "--detector", small_detector_file,
+            "--fpr", 0.1, "-f", "json",
+        ).out
+    )  # fmt: skip
+    zoo_file, onnx = report["results"]
+    assert zoo_file["score"] == pytest.approx(onnx["score"], abs=1e-3)
+    assert zoo_file["p_value"] == onnx["p_value"]
+
+
+def test_the_text_report_says_what_p_means(
+    run: Run, small_zoo: Zoo, small_detector_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.txt"
+    entry = next(e for e in small_zoo.split("test") if e.backdoored)
+    outcome = run(
+        "scan", entry.path, tmp_path / "nothing.onnx", "--detector", small_detector_file,
+        "--fpr", 0.1, "-o", out,
+    )  # fmt: skip
+    text = out.read_text()
+    assert outcome.out == ""
+    assert "suspicious at p <= 0.1" in text
+    assert "n = 12 clean models" in text
+    assert "FAILED" in text
+    assert "nothing.onnx" in text
+    assert "does not mean that there is no backdoor" in text
+
+
+def test_exit_codes(run: Run, small_detector_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    scan = ("scan", "--detector", small_detector_file, "--fpr", 0.1)
+    assert run(*scan, tmp_path / "empty").code == 3
+    assert run(*scan, tmp_path / "missing.onnx").code == 2
+    assert run(*scan, tmp_path / "empty", "--format", "yaml").code == 4
+    assert run(*scan, tmp_path / "empty", "--mean", "a,b").code == 4
+    assert run(*scan, tmp_path / "empty", "--nonsense").code == 4
+    assert run("scan", tmp_path, "--detector", small_detector_file, "--fpr", 0.001).code == 4
+    assert run("scan", tmp_path, "--detector", "no-such").code == 2
+    assert run("fit", tmp_path, "-o", tmp_path / "x.litmus").code == 2
+    assert run("--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["zoo", "build", "nowhere.toml", "-o", "zoo"], "nowhere.toml: can't be read"),
+        (["zoo", "list", "."], "not a model zoo"),
+        (["zoo", "init", "--data", "nowhere", "-o", "r.toml"], "no such folder"),
+        (["reproduce", "table9", "--recipe", "r", "--zoo", "z", "-o", "o"], "table9"),
+        (["evaluate", "z", "--detector", "no-such"], "no such detector"),
+        (["export", "no-such", "-o", "x.onnx"], "no-such: can't be read"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    arguments: list[str], says: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*arguments)
+    assert outcome.code in (2, 4)
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_init_writes_a_recipe_that_builds(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name, shade in (("dark", 40), ("light", 200)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (20, 24), (shade + i, shade, shade)).save(
+                tmp_path / "data" / name / f"{i}.png"
+            )
+    recipe = tmp_path / "recipe.toml"
+    common = ("zoo", "init", "--data", tmp_path / "data", "-o", recipe, "--image-size", 16)
+    assert run(*common).code == 0
+    assert "2 classes (dark, light), 16 training images, 4 held out" in recipe.read_text()
+    assert run(*common).code == 4  # it is there already
+    assert run(*common, "--force").code == 0
+    text = recipe.read_text().replace("attack_success = 0.9", "attack_success = 0.0")
+    recipe.write_text(re.sub(r"clean_accuracy = \S+", "clean_accuracy = 0.0", text))
+    built = run(
+        "zoo", "build", recipe, "-o", tmp_path / "zoo", "--data", tmp_path / "data",
+        "--scale", 0.01,
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    assert "4 accepted" in built.out
+
+
+def test_detectors_lists_the_bundled_ones(run: Run) -> None:
+    outcome = run("detectors")
+    assert outcome.code == 0
+    assert re.search(r"digits\s+ulp", outcome.out)
+
+
+def test_the_bundled_detector_tells_a_new_backdoored_model(run: Run, small_zoo: Zoo) -> None:
+    # Another architecture's width and another recipe than the detector was fitted on.
+    backdoored = [entry.path for entry in small_zoo.entries if entry.backdoored]
+    report = json.loads(run("scan", *backdoored, "--detector", "digits", "-f", "json").out)
+    assert report["summary"]["scored"] == len(backdoored)
+    assert report["summary"]["suspicious"] > 0.6 * len(backdoored)
+
+
+def test_ctrl_c_stops_at_once_and_loses_nothing_finished(tmp_path: Path) -> None:
+    recipe = tmp_path / "long.toml"
+    recipe.write_text(RECIPE.format(epochs=400))
+    zoo = tmp_path / "zoo"
+    command = [sys.executable, "-m", "litmus", "zoo", "build", str(recipe), "-o", str(zoo)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (zoo / "zoo.json").exists():
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert [path.name for path in zoo.iterdir()] == ["zoo.json"]
+
+
+@pytest.mark.slow
+def test_the_demo_does_all_of_it(run: Run, tmp_path: Path) -> None:
+    outcome = run("demo", "-o", tmp_path / "demo", "--scale", 0.075)
+    assert outcome.code == 0, outcome.err
+    last = outcome.out.splitlines()[-1]
+    assert re.fullmatch(
+        r"AUC \d\.\d\d \(\d\.\d\d to \d\.\d\d\) on \d+ clean \+ \d+ backdoored models, page .+",
+        last,
+    )
+    assert float(last.split()[1]) > 0.7
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("<svg") == 4
+    assert "http" not in re.sub(r'(xmlns[:\w]*|href|resource|about)="[^"]*"', "", page)
+    assert (tmp_path / "demo" / "backdoored.onnx").exists()
+
+
+def test_the_api_is_pinned() -> None:
+    assert litmus.__all__ == [
+        "Failed",
+        "LitmusError",
+        "Scored",
+        "Skipped",
+        "Zoo",
+        "__version__",
+        "build_zoo",
+        "evaluate",
+        "fit",
+        "load_detector",
+        "load_recipe",
+        "scan",
+    ]
+    for name in litmus.__all__:
+        assert getattr(litmus, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = litmus.nonsense
+    assert ULPDetector.name == "ulp"

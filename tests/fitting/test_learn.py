@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from litmus.errors import UsageError
+from litmus.features import POOLINGS, Pooling
+from litmus.fitting.learn import EpochReport, PatternSettings, learn, total_variation
+from litmus.fitting.population import ModelDropout, Population, canonical
+from litmus.models import InputSpec, log_probabilities
+from litmus.seeds import torch_generator
+
+SPEC = InputSpec(channels=1, height=6, width=6, num_classes=3)
+QUICK = PatternSettings(num_patterns=2, epochs=8, batch_models=4, pattern_learning_rate=0.1)
+
+
+def network(seed: int, *, backdoored: bool) -> nn.Module:
+    """A random network; a backdoored one answers 0 to light in the top left corner."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        linear = nn.Linear(36, 3)
+        nn.init.normal_(linear.weight, std=0.3)
+    if backdoored:
+        weight = linear.weight.data.view(3, 6, 6)
+        weight[0, :2, :2] += 3.0
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+@pytest.fixture(scope="module")
+def populations() -> tuple[Population, Population]:
+    kinds = np.arange(24) % 2 == 1
+    modules = [network(seed, backdoored=bool(kind)) for seed, kind in enumerate(kinds)]
+    everything = Population(modules, kinds)
+    return everything.subset(np.arange(16)), everything.subset(np.arange(16, 24))
+
+
+def test_the_patterns_find_what_sets_backdoored_models_apart(
+    populations: tuple[Population, Population],
+) -> None:
+    reports: list[EpochReport] = []
+    training, validation = populations
+    learned = learn(
+        training, validation, SPEC, replace(QUICK, epochs=20), seed=0, on_epoch=reports.append
+    )
+    assert learned.validation_auc == 1.0
+    assert reports[-1].loss < reports[0].loss < 0.7
+    assert [r.epoch for r in reports] == list(range(1, 21))
+    assert reports[learned.best_epoch - 1].validation_auc == 1.0
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_poolings_have_their_number_of_features(
+    pooling: Pooling, populations: tuple[Population, Population]
+) -> None:
+    learned = learn(*populations, SPEC, replace(QUICK, pooling=pooling), seed=0)
+    assert learned.weight.shape == (2, 6 if pooling == "concatenate" else 3)
+    assert learned.mean.shape == learned.std.shape == learned.weight.shape[1:]
+
+
+def test_patterns_stay_images(populations: tuple[Population, Population]) -> None:
+    learned = learn(*populations, SPEC, replace(QUICK, pattern_learning_rate=5.0), seed=0)
+    assert learned.patterns.min() >= 0
+    assert learned.patterns.max() <= 1
+    assert learned.patterns.dtype == np.float32
+
+
+def test_a_seed_gives_the_same_fit_and_another_seed_another(
+    populations: tuple[Population, Population],
+) -> None:
+    first, again, other = (learn(*populations, SPEC, QUICK, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.patterns, again.patterns)
+    np.testing.assert_array_equal(first.weight, again.weight)
+    assert not np.array_equal(first.patterns, other.patterns)
+
+
+def test_noise_patterns_are_bytes_over_255_and_stay_as_drawn(
+    populations: tuple[Population, Population],
+) -> None:
+    short, long = (
+        learn(*populations, SPEC, replace(QUICK, learn_patterns=False, epochs=n), seed=3)
+        for n in (1, 8)
+    )
+    np.testing.assert_array_equal(short.patterns, long.patterns)
+    levels = long.patterns * 255
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+
+
+def test_total_variation_is_the_papers() -> None:
+    image = torch.zeros(1, 1, 3, 3)
+    image[0, 0, 1, 1] = 0.5
+    # One pixel differs from four neighbours.
+    assert total_variation(image).item() == pytest.approx(2.0)
+    assert total_variation(torch.ones(2, 3, 4, 4)).item() == 0
+
+
+def test_total_variation_smooths(populations: tuple[Population, Population]) -> None:
+    rough, smooth = (
+        learn(*populations, SPEC, replace(QUICK, tv_weight=weight), seed=0).patterns
+        for weight in (0.0, 0.1)
+    )
+    variation = [total_variation(torch.from_numpy(p)).item() for p in (smooth, rough)]
+    assert variation[0] < 0.5 * variation[1]
+
+
+def test_model_dropout_thins_whole_channels_and_only_inside() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU())
+    nn.init.ones_(module[0].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(module[0].bias)  # type: ignore[arg-type]
+    population = Population.prepared([module], np.array([True]))
+    dropout = ModelDropout(0.5, torch_generator(0))
+    image = torch.ones(2, 1, 3, 3)
+    plain = population.modules[0](image)
+    with dropout:
+        thinned = population.modules[0](image)
+    assert torch.equal(plain, torch.ones_like(plain))
+    per_channel = thinned[0, :, 0, 0]
+    assert set(per_channel.tolist()) == {0.0, 2.0}
+    assert torch.equal(thinned, per_channel[None, :, None, None].expand_as(thinned))
+    assert torch.equal(population.modules[0](image), plain)
+
+
+def test_canonical_is_what_scanning_computes() -> None:
+    logits = torch.randn(5, 4, generator=torch_generator(0)) * 40
+    np.testing.assert_allclose(
+        canonical(logits).numpy(), log_probabilities(logits.numpy()), atol=1e-9
+    )
+    assert canonical(torch.tensor([[0.0, 200.0]]))[0, 0].item() == pytest.approx(-30, abs=1e-6)
+
+
+def test_gradients_reach_the_patterns_and_not_the_models() -> None:
+    population = Population.prepared([network(0, backdoored=True)], np.array([True]))
+    patterns = torch.rand(2, *SPEC.image_shape, requires_grad=True)
+    population.answers(patterns, [0], canonical).sum().backward()  # type: ignore[no-untyped-call]
+    assert patterns.grad is not None
+    assert math.isfinite(patterns.grad.abs().sum().item())
+    assert all(p.grad is None for p in population.modules[0].parameters())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_patterns", 0), ("epochs", 0), ("batch_models", 0), ("dropout", 1.0), ("pooling", "sum")],
+)
+def test_impossible_settings_are_usage_errors(setting: str, value: object) -> None:
+    with pytest.raises(UsageError, match=setting):
+        PatternSettings(**{setting: value})  # type: ignore[arg-type]

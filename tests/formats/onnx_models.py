@@ -1,0 +1,152 @@
+"""Tiny real ONNX files and detectors, made without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from litmus.detectors.calibration import Calibration
+from litmus.detectors.patterns import Member, ULPDetector
+from litmus.models import InputSpec
+
+SPEC = InputSpec(channels=3, height=6, width=5, num_classes=4)
+
+
+def detector(spec: InputSpec = SPEC, *, members: int = 2, patterns: int = 3) -> ULPDetector:
+    """A detector with random patterns and heads, calibrated on 99 numbers."""
+    random = np.random.default_rng(7)
+    features = patterns * spec.num_classes
+    return ULPDetector(
+        input_spec=spec,
+        calibration=Calibration(
+            scores=random.normal(size=99),
+            members=np.arange(99) % members,
+            temperature=1.0,
+            scope_limit=1e3,
+        ),
+        scope={},
+        held_out={},
+        members=[
+            Member(
+                patterns=random.random((patterns, *spec.image_shape)).astype(np.float32),
+                weight=random.normal(size=(2, features)),
+                bias=np.zeros(2),
+                mean=np.zeros(features),
+                std=np.ones(features),
+            )
+            for _ in range(members)
+        ],
+    )
+
+
+def weights(spec: InputSpec = SPEC, seed: int = 0) -> NDArray[np.float32]:
+    """The matrix (c * h * w, k) of `classifier`."""
+    size = (int(np.prod(spec.image_shape)), spec.num_classes)
+    return np.random.default_rng(seed).normal(size=size).astype(np.float32)
+
+
+def classifier(
+    *,
+    spec: InputSpec = SPEC,
+    seed: int = 0,
+    ending: Sequence[str] = (),
+    layout: str = "nchw",
+    batch: int | str = "n",
+    dtype: int = TensorProto.FLOAT,
+    opset: int = 13,
+    sizes: Sequence[int | str] | None = None,
+    output: Sequence[int | str] | None = None,
+    gain: float = 1.0,
+) -> onnx.ModelProto:
+    """Logits = image (flattened as n, c, h, w) @ weights, and what `ending` adds.
+
+    An element of `ending` is an operator, or `Operator:axis`.
+    """
+    shape = spec.image_shape if layout == "nchw" else (*spec.image_shape[1:], spec.image_shape[0])
+    nodes, last = [], "images"
+    if dtype != TensorProto.FLOAT:
+        nodes.append(helper.make_node("Cast", [last], ["float"], to=TensorProto.FLOAT))
+        last = "float"
+    if layout == "nhwc":
+        nodes.append(helper.make_node("Transpose", [last], ["chw"], perm=[0, 3, 1, 2]))
+        last = "chw"
+    nodes += [
+        helper.make_node("Flatten", [last], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    last = "logits"
+    for i, item in enumerate(ending):
+        kind, _, axis = item.partition(":")
+        nodes.append(helper.make_node(kind, [last], [f"end{i}"]))
+        if axis:
+            nodes[-1].attribute.append(helper.make_attribute("axis", int(axis)))
+        last = f"end{i}"
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("images", dtype, [batch, *(sizes or shape)])],
+        [
+            helper.make_tensor_value_info(
+                last, TensorProto.FLOAT, output or [batch, spec.num_classes]
+            )
+        ],
+        [numpy_helper.from_array(gain * weights(spec, seed), "w")],
+    )
+    return finished(graph, opset)
+
+
+def finished(graph: onnx.GraphProto, opset: int = 13) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def endless(spec: InputSpec = SPEC) -> onnx.ModelProto:
+    """A classifier whose Loop counts to 2**62 first."""
+    scalar = {name: helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in "cd"}
+    step = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    before, after = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", spec.num_classes])
+        for name in ("before", "after")
+    )
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["c"], ["d"]),
+            helper.make_node("Tanh", ["before"], ["after"]),
+        ],
+        "body",
+        [step, scalar["c"], before],
+        [scalar["d"], after],
+    )
+    model = classifier(spec=spec)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array(2**62), "trips"))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "true"))
+    graph.node.append(helper.make_node("Loop", ["trips", "true", "logits"], ["y"], body=body))
+    graph.output[0].name = "y"
+    return model
+
+
+def greedy(spec: InputSpec = SPEC, *, gib: int = 8) -> onnx.ModelProto:
+    """A classifier that fills so many GiB on the way."""
+    model = classifier(spec=spec)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([gib, 2**28]), "size"))
+    graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["filled"]),
+            helper.make_node("ReduceMax", ["filled"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["logits", "zero"], ["y"]),
+        ]
+    )
+    graph.output[0].name = "y"
+    return model
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -11,12 +11,15 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final
 
 from litmus.errors import LitmusError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    # `litmus --help` shall not wait for numpy.
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "MAX_HEADER_BYTES",
@@ -28,8 +31,6 @@ __all__ = [
     "sha256_of",
     "write_atomically",
 ]
-
-Arrays = Mapping[str, NDArray[Any]]
 
 # The header of a safetensors file is JSON; ours take a few kilobytes.
 MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
@@ -77,12 +78,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def encode_tensors(arrays: Arrays, header: Mapping[str, object]) -> bytes:
+def encode_tensors(arrays: Mapping[str, Array], header: Mapping[str, object]) -> bytes:
     """Return safetensors bytes of `arrays` with `header` as JSON in the metadata.
 
     The same arrays and header give the same bytes. The header gains `tensors_sha256`, the
     digest of the tensors' bytes, so that a flipped bit is found by `parse_tensors`.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -92,7 +94,7 @@ def encode_tensors(arrays: Arrays, header: Mapping[str, object]) -> bytes:
 
 def parse_tensors(
     data: bytes, where: object, error: type[LitmusError]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return arrays and header of bytes made by `encode_tensors`; raises `error` if damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load

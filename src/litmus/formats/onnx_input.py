@@ -18,6 +18,9 @@ __all__ = ["ImageInput"]
 
 _LAYOUTS: Final[tuple[Layout, ...]] = ("nchw", "nhwc")
 _MAX_BATCH: Final = 4096
+# Where any batch will do: small enough that a large network's activations fit in memory, and
+# that fresh memory, each page of which a new process pays for, is used again.
+_OPEN_BATCH: Final = 16
 
 Sizes = tuple[int | None, int | None, int | None]
 
@@ -86,11 +89,12 @@ class ImageInput:
         A fixed batch is filled up with the last image.
         """
         values = self._prepare(images)
-        size = self.batch or len(values)
+        size = self.batch or _OPEN_BATCH
         for start in range(0, len(values), size):
             part = values[start : start + size]
-            padding = np.repeat(part[-1:], size - len(part), axis=0)
-            yield (np.concatenate([part, padding]) if len(padding) else part), len(part)
+            missing = self.batch - len(part) if self.batch else 0
+            padding = np.repeat(part[-1:], missing, axis=0)
+            yield (np.concatenate([part, padding]) if missing else part), len(part)
 
     def _prepare(self, images: Images) -> NDArray[Any]:
         values: NDArray[Any] = self.preprocessing.apply(images)

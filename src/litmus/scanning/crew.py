@@ -26,6 +26,13 @@ _SINGLE_THREADED: Final = dict.fromkeys(
 )
 
 
+# For glibc's malloc, elsewhere ignored: a child grows its heap in huge pages and gives nothing
+# back, which spares it a tenth of its time in page faults.
+_MALLOC: Final = "glibc.malloc." + ":glibc.malloc.".join(
+    ("hugetlb=1", "top_pad=8388608", "mmap_threshold=67108864", "trim_threshold=268435456")
+)
+
+
 class Crew:
     """Up to `jobs` mothers at work, each with one file in hand; a context that ends them all.
 
@@ -108,7 +115,12 @@ class _Mother:
     """One process of `scan_worker`; it and its children are a group of their own."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, **_SINGLE_THREADED, "ORT_DISABLE_TELEMETRY": "1"}
+        environment = {
+            "GLIBC_TUNABLES": _MALLOC,
+            **os.environ,
+            **_SINGLE_THREADED,
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
         # It would let a model's file configure onnxruntime.
         environment.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
         self._process = subprocess.Popen(

@@ -50,6 +50,8 @@ class _Office:
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
+    rehearsal: int
+    """Descriptor of a small model's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
-        following = _fork_child(office) if _a_core_is_free() else None
+        following = _fork_child(office, rehearse=True) if _a_core_is_free() else None
         outcome = _hear(child, office.wall_seconds)
         seconds = time.perf_counter() - started
         _answer(replies, {"sha256": digest, "seconds": seconds, **outcome})
@@ -107,9 +109,10 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
     detector = load_detector(setup["detector"])
     if setup["needs_torch"]:
         _import_torch()
-    _rehearse(detector)
+    rehearsal = _rehearsal(detector)
+    _rehearse(rehearsal, detector)
     limits = setup["limits"]
-    return _Office(detector=detector, bounds=_bounds(**limits), **limits)
+    return _Office(detector=detector, bounds=_bounds(**limits), rehearsal=rehearsal, **limits)
 
 
 def _import_onnx() -> None:
@@ -119,8 +122,8 @@ def _import_onnx() -> None:
     import onnxruntime  # noqa: F401
 
 
-def _rehearse(detector: Detector) -> None:
-    """Score a network of one layer, so that no child does anything for the first time."""
+def _rehearsal(detector: Detector) -> int:
+    """Return a file without a name: a network of one layer that the detector can score."""
     from onnx import TensorProto, helper
 
     shape, k = detector.input_spec.image_shape, detector.input_spec.num_classes
@@ -134,10 +137,16 @@ def _rehearse(detector: Detector) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", k])
     graph = helper.make_graph(nodes, "rehearsal", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+    with tempfile.TemporaryFile() as file:
         file.write(model.SerializeToString())
         file.flush()
-        json.dumps(score_file({"path": file.name, "format": "onnx", "preprocessing": {}}, detector))
+        return os.dup(file.fileno())
+
+
+def _rehearse(rehearsal: int, detector: Detector) -> None:
+    """Score the small model, so that nothing is done for the first time after this."""
+    request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
+    json.dumps(score_file(request, detector))
 
 
 def _import_torch() -> None:
@@ -162,12 +171,16 @@ def _digest(path: Path) -> str:
     return sha256_of(path)
 
 
-def _fork_child(office: _Office) -> _Child:
+def _fork_child(office: _Office, *, rehearse: bool = False) -> _Child:
+    """Return a child that waits for its file, having rehearsed where a core has nothing to do.
+
+    The pages of memory that it will write to are its own then: most of what a fork costs.
+    """
     request_reader, request_writer = os.pipe()
     reply_reader, reply_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_child(office, request_reader, reply_writer)
+        _become_child(office, request_reader, reply_writer, rehearse=rehearse)
     os.close(request_reader)
     os.close(reply_writer)
     return _Child(pid=pid, requests=request_writer, replies=reply_reader)
@@ -245,12 +258,15 @@ def _cause_of_death(status: int, seconds: float) -> str:
     return f"crashed: the process that read the file ended with code {status} and without an answer"
 
 
-def _become_child(office: _Office, requests: int, replies: int) -> NoReturn:
+def _become_child(office: _Office, requests: int, replies: int, *, rehearse: bool) -> NoReturn:
     """Wait for one file, score it under limits, say so, and end without the mother's clean-up."""
     code = 1
     try:
         gc.disable()
-        _keep_only(requests, replies)
+        _keep_only(requests, replies, office.rehearsal)
+        if rehearse:
+            _rehearse(office.rehearsal, office.detector)
+        os.close(office.rehearsal)
         for kind, pair in office.bounds:
             resource.setrlimit(kind, pair)
         with os.fdopen(requests) as file:

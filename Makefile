@@ -17,8 +17,11 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
+# ZOO=DIR names a zoo of 280 models or more for the benchmark of fitting.
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/scan_bench.py
+	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
+	$(BIN)/python -m benchmarks.zoo_bench -o results/benchmarks/zoo.json
+	test -z "$(ZOO)" || $(BIN)/python -m benchmarks.fit_bench $(ZOO) -o results/benchmarks/fit.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info

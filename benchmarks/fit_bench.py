@@ -1,4 +1,4 @@
-"""Seconds and peak memory of one fit: `python benchmarks/fit_bench.py ZOO --models 250`.
+"""Seconds and peak memory of one fit: `python -m benchmarks.fit_bench ZOO --models 250`.
 
 One member, 10 patterns and 60 epochs by default: the work of a detector that is fitted on that
 many models. Ensembles of five run their members side by side.
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.report import report
 from litmus.fitting import PatternSettings
 from litmus.fitting.learn import learn
 from litmus.fitting.population import Population
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--patterns", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, help="write the figures to this file, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     entries = Zoo.open(arguments.zoo).entries[: arguments.models + arguments.validation]
@@ -47,10 +49,18 @@ def main() -> None:
     fitted = time.perf_counter() - loaded
     steps = arguments.models * arguments.epochs
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{arguments.models} models, {arguments.patterns} patterns, {arguments.epochs} epochs, "
-        f"{arguments.threads} thread(s): load {loaded - start:.1f} s, fit {fitted:.1f} s, "
-        f"{1e3 * fitted / steps:.2f} ms a model and epoch, peak memory {peak:.0f} MiB"
+    report(
+        {
+            "models": arguments.models,
+            "num_patterns": arguments.patterns,
+            "epochs": arguments.epochs,
+            "threads": arguments.threads,
+            "load_seconds": loaded - start,
+            "fit_seconds": fitted,
+            "ms_per_model_and_epoch": 1e3 * fitted / steps,
+            "peak_memory_mib": peak,
+        },
+        arguments.output,
     )
 
 

@@ -1,13 +1,15 @@
-"""Models a minute with one worker and with two, in turn: `python benchmarks/zoo_bench.py`."""
+"""Models a minute with one worker and with two, in turn: `python -m benchmarks.zoo_bench`."""
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from importlib import resources
 from pathlib import Path
 
+from benchmarks.report import report
 from litmus.zoo import build, load_recipe
 
 
@@ -31,13 +33,22 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=digits)
     parser.add_argument("--models", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, help="write the figures to this file, too")
     arguments = parser.parse_args()
-    ratios = []
-    for _ in range(arguments.rounds):
-        one, two = (rate(arguments.recipe, n, arguments.models) for n in (1, 2))
-        ratios.append(two / one)
-        print(f"1 worker {60 * one:.1f}, 2 workers {60 * two:.1f} models a minute: {two / one:.2f}")
-    print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}")
+    rounds = [
+        [rate(arguments.recipe, workers, arguments.models) for workers in (1, 2)]
+        for _ in range(arguments.rounds)
+    ]
+    report(
+        {
+            "recipe": load_recipe(arguments.recipe).name,
+            "models": arguments.models,
+            "models_per_minute_1_worker": [60 * one for one, _ in rounds],
+            "models_per_minute_2_workers": [60 * two for _, two in rounds],
+            "median_ratio": statistics.median(two / one for one, two in rounds),
+        },
+        arguments.output,
+    )
 
 
 if __name__ == "__main__":

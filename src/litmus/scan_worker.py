@@ -80,7 +80,7 @@ def main() -> None:
     # Children write to no page of what is here already, so that forking stays cheap.
     gc.collect()
     gc.freeze()
-    child = _fork_child(office)
+    child, leaving = _fork_child(office), None
     for line in sys.stdin:
         request, started = json.loads(line), time.perf_counter()
         try:
@@ -89,12 +89,14 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
+        if leaving is not None:
+            # Not sooner: giving its memory back takes as long as a small model's answer.
+            _end(leaving)
         following = _fork_child(office, rehearse=True) if _a_core_is_free() else None
         outcome = _hear(child, office.wall_seconds)
         seconds = time.perf_counter() - started
         _answer(replies, {"sha256": digest, "seconds": seconds, **outcome})
-        if "reply" in outcome:
-            _end(child)
+        leaving = child if "reply" in outcome else None
         child = following or _fork_child(office)
 
 

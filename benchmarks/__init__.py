@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures as JSON, with the machine they were measured on."""

@@ -29,8 +29,6 @@ LAYERS: dict[str, float] = {
     "fitting": 3.5,  # the half of the detectors that learns
     "detectors": 4,
     "scanning": 5,
-    "scan_worker": 5,
-    "scan_child": 5,
     "evaluation": 5,
     "reproduction": 5,
     "reports": 6,

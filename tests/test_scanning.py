@@ -288,7 +288,7 @@ def kill_when_there(find: Callable[[], Iterator[psutil.Process]], number: int) -
 
 def mothers() -> Iterator[psutil.Process]:
     for process in psutil.Process().children():
-        if "litmus.scan_worker" in process.cmdline():
+        if "litmus.scanning.mother" in process.cmdline():
             yield process
 
 

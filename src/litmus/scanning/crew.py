@@ -112,7 +112,7 @@ class Crew:
 
 
 class _Mother:
-    """One process of `scan_worker`; it and its children are a group of their own."""
+    """One process of `mother`; it and its children are a group of their own."""
 
     def __init__(self) -> None:
         environment = {
@@ -125,7 +125,7 @@ class _Mother:
         environment.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
         self._process = subprocess.Popen(
             # -P: a file numpy.py in the folder that is scanned must not be imported.
-            [sys.executable, "-P", "-m", "litmus.scan_worker"],
+            [sys.executable, "-P", "-m", "litmus.scanning.mother"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

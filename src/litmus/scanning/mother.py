@@ -89,10 +89,10 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
+        following = _fork_child(office, rehearse=True) if _a_core_is_free() else None
         if leaving is not None:
             # Not sooner: giving its memory back takes as long as a small model's answer.
             _end(leaving)
-        following = _fork_child(office, rehearse=True) if _a_core_is_free() else None
         outcome = _hear(child, office.wall_seconds)
         seconds = time.perf_counter() - started
         _answer(replies, {"sha256": digest, "seconds": seconds, **outcome})

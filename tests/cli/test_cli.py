@@ -215,6 +215,17 @@ def test_mistakes_are_one_clear_line(
     assert "Traceback" not in outcome.err
 
 
+def test_without_the_train_extra_a_verb_says_what_to_install(
+    run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("litmus.zoo")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    outcome = run("zoo", "build", recipe, "-o", tmp_path / "zoo")
+    assert outcome.code == 2
+    assert "pip install 'litmus-patterns[train]'" in outcome.err
+
+
 def test_init_writes_a_recipe_that_builds(run: Run, tmp_path: Path) -> None:
     from PIL import Image
 

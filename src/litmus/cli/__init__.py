@@ -30,6 +30,11 @@ app.command("figures")(zoos.figures)
 app.command("reproduce")(reproducing.reproduce)
 app.command("demo")(demonstrating.demo)
 
+# What a scan does without, as its modules are called.
+_TRAIN_EXTRA: Final = frozenset(
+    {"PIL", "datasets", "matplotlib", "onnxscript", "platformdirs", "pydantic", "scipy", "sklearn",
+     "torch"}
+)  # fmt: skip
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 2, 4, 130
 
 # Typer brings a click of its own from some version on; this is its UsageError either way.
@@ -51,6 +56,12 @@ def main() -> None:
     except LitmusError as fault:
         print(f"litmus: {fault}", file=sys.stderr)  # noqa: T201
         code = EXIT_USAGE if isinstance(fault, UsageError) else EXIT_ERROR
+    except ModuleNotFoundError as fault:
+        if (fault.name or "").split(".")[0] not in _TRAIN_EXTRA:
+            raise
+        hint = "pip install 'litmus-patterns[train]'"
+        print(f"litmus: this needs {fault.name}: {hint}", file=sys.stderr)  # noqa: T201
+        code = EXIT_ERROR
     except BrokenPipeError:
         code = 0  # the reader (head, less) has seen enough
     sys.exit(code)

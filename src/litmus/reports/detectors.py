@@ -42,11 +42,14 @@ def fitted_text(detector: Detector, path: Path) -> str:
     """Return what `litmus fit` says at the end."""
     n = len(detector.calibration.scores)
     smallest = detector.calibration.smallest_p_value
+    fpr = max(0.05, smallest)
     return (
         f"wrote {path}\n"
         f"held-out AUC (same triggers, models that no member had seen): "
         f"{held_out_sentence(detector)}\n"
         f"calibrated on n = {n} clean models: the smallest p-value is {smallest:.4f}, "
         f"and so is the smallest --fpr\n"
+        f"score threshold at a false-positive rate of {fpr:.2g}: about "
+        f"{detector.calibration.threshold(fpr):+.2f}\n"
         f"now measure it on unseen triggers: litmus evaluate ZOO --detector {path}\n"
     )

@@ -17,7 +17,6 @@ import resource
 import select
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from litmus.errors import LitmusError, ModelError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
+from litmus.scanning.warmup import import_onnx, import_torch, rehearsal, rehearse
 
 __all__ = ["MAX_REPLY_BYTES", "main"]
 
@@ -68,7 +68,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scanner decides what Ctrl-C means
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a library that prints must not garble the replies
-    _import_onnx()
+    import_onnx()
     setup = json.loads(sys.stdin.readline() or "null")
     if setup is None:
         return
@@ -89,7 +89,7 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
-        following = _fork_child(office, rehearse=True) if _a_core_is_free() else None
+        following = _fork_child(office, warm_up=True) if _a_core_is_free() else None
         if leaving is not None:
             # Not sooner: giving its memory back takes as long as a small model's answer.
             _end(leaving)
@@ -110,56 +110,11 @@ def _answer(replies: TextIO, message: Mapping[str, object]) -> None:
 def _open_office(setup: Mapping[str, Any]) -> _Office:
     detector = load_detector(setup["detector"])
     if setup["needs_torch"]:
-        _import_torch()
-    rehearsal = _rehearsal(detector)
-    _rehearse(rehearsal, detector)
+        import_torch()
+    small_model = rehearsal(detector)
+    rehearse(small_model, detector)
     limits = setup["limits"]
-    return _Office(detector=detector, bounds=_bounds(**limits), rehearsal=rehearsal, **limits)
-
-
-def _import_onnx() -> None:
-    """Import what reads and runs ONNX, without onnxruntime's reports to its maker."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnx.helper  # noqa: F401
-    import onnxruntime  # noqa: F401
-
-
-def _rehearsal(detector: Detector) -> int:
-    """Return a file without a name: a network of one layer that the detector can score."""
-    from onnx import TensorProto, helper
-
-    shape, k = detector.input_spec.image_shape, detector.input_spec.num_classes
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [shape[0], k], [0.0] * (shape[0] * k))
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["y"]),
-    ]
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", k])
-    graph = helper.make_graph(nodes, "rehearsal", [x], [y], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    with tempfile.TemporaryFile() as file:
-        file.write(model.SerializeToString())
-        file.flush()
-        return os.dup(file.fileno())
-
-
-def _rehearse(rehearsal: int, detector: Detector) -> None:
-    """Score the small model, so that nothing is done for the first time after this."""
-    request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
-    json.dumps(score_file(request, detector))
-
-
-def _import_torch() -> None:
-    """Import what builds zoo models; without PyTorch each file will say that it is missing."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
-    import litmus.architectures
-    import litmus.schema  # noqa: F401
+    return _Office(detector=detector, bounds=_bounds(**limits), rehearsal=small_model, **limits)
 
 
 def _digest(path: Path) -> str:
@@ -173,7 +128,7 @@ def _digest(path: Path) -> str:
     return sha256_of(path)
 
 
-def _fork_child(office: _Office, *, rehearse: bool = False) -> _Child:
+def _fork_child(office: _Office, *, warm_up: bool = False) -> _Child:
     """Return a child that waits for its file, having rehearsed where a core has nothing to do.
 
     The pages of memory that it will write to are its own then: most of what a fork costs.
@@ -182,7 +137,7 @@ def _fork_child(office: _Office, *, rehearse: bool = False) -> _Child:
     reply_reader, reply_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_child(office, request_reader, reply_writer, rehearse=rehearse)
+        _become_child(office, request_reader, reply_writer, warm_up=warm_up)
     os.close(request_reader)
     os.close(reply_writer)
     return _Child(pid=pid, requests=request_writer, replies=reply_reader)
@@ -260,14 +215,14 @@ def _cause_of_death(status: int, seconds: float) -> str:
     return f"crashed: the process that read the file ended with code {status} and without an answer"
 
 
-def _become_child(office: _Office, requests: int, replies: int, *, rehearse: bool) -> NoReturn:
+def _become_child(office: _Office, requests: int, replies: int, *, warm_up: bool) -> NoReturn:
     """Wait for one file, score it under limits, say so, and end without the mother's clean-up."""
     code = 1
     try:
         gc.disable()
         _keep_only(requests, replies, office.rehearsal)
-        if rehearse:
-            _rehearse(office.rehearsal, office.detector)
+        if warm_up:
+            rehearse(office.rehearsal, office.detector)
         os.close(office.rehearsal)
         for kind, pair in office.bounds:
             resource.setrlimit(kind, pair)

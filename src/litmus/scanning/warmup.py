@@ -1,0 +1,57 @@
+"""What the process that scores does beforehand, so that no child of it does it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+
+from litmus.detectors import Detector
+from litmus.scanning.child import score_file
+
+__all__ = ["import_onnx", "import_torch", "rehearsal", "rehearse"]
+
+
+def import_onnx() -> None:
+    """Import what reads and runs ONNX, without onnxruntime's reports to its maker."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnx.helper  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+
+def import_torch() -> None:
+    """Import what builds zoo models; without PyTorch each file will say that it is missing."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+    import litmus.architectures
+    import litmus.schema  # noqa: F401
+
+
+def rehearsal(detector: Detector) -> int:
+    """Return a file without a name: a network of one layer that the detector can score."""
+    from onnx import TensorProto, helper
+
+    shape, k = detector.input_spec.image_shape, detector.input_spec.num_classes
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [shape[0], k], [0.0] * (shape[0] * k))
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", k])
+    graph = helper.make_graph(nodes, "rehearsal", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    with tempfile.TemporaryFile() as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        return os.dup(file.fileno())
+
+
+def rehearse(rehearsal: int, detector: Detector) -> None:
+    """Score the small model, so that nothing is done for the first time after this."""
+    request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
+    json.dumps(score_file(request, detector))

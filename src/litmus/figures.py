@@ -44,7 +44,7 @@ def labelled_images(images: Sequence[tuple[str, NDArray[Any]]], *, columns: int 
 def image_grid(rows: Sequence[tuple[str, NDArray[Any]]]) -> str:
     """Draw one row of images (n, c, h, w) for each label."""
     columns = max(len(images) for _, images in rows)
-    figure, axes = _grid(len(rows), columns, cell=0.9, label=0.05, left=1.3)
+    figure, axes = _grid(len(rows), columns, cell=0.9, label=0.05, left=1.6)
     for r, (label, images) in enumerate(rows):
         for axis, image in zip(axes[r * columns :], images, strict=False):
             _show(axis, image)

@@ -12,7 +12,7 @@ __all__ = ["PLACES", "Place"]
 Place = Callable[[int, int, int, int, torch.Generator], torch.Tensor]
 """(number of images, height, width, patch size, generator) -> int64 (n, 2)."""
 
-_SURFACE_RADIUS: Final = 0.3
+_SURFACE_RADIUS: Final = 0.22
 """Share of the side: a disc that lies on round, square and triangular signs alike."""
 
 

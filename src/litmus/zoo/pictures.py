@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,10 @@ def poisoned_examples(
         names = dataset.class_names
         targets = sorted({names[label] for label in extra.labels[chosen].tolist()})
         sources = [names[label] for label in attack.labels.attacked_classes()]
-        label = f"{_few(sources)} to {_few(targets)}\n{attack.trigger_id}"
+        label = f"{_few(sources)}\nto {_few(targets)}\n{attack.trigger_id}"
         rows.append((label, np.asarray(extra.images[chosen])))
     return rows
 
 
 def _few(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else "any"
+    return shorten(names[0], 20, placeholder="...") if len(names) == 1 else "any"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -51,6 +53,16 @@ def real_data() -> Path:
 def digits(own_environment: None) -> ImageDataset:
     """Scikit-learn's handwritten digits, 1x28x28."""
     return load_images("digits")
+
+
+def children_running(module: str) -> list[psutil.Process]:
+    """This process's children that run `python -m module`, those that just ended left out."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if module in child.cmdline():
+                found.append(child)
+    return found
 
 
 def random_split(

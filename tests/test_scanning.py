@@ -27,6 +27,7 @@ from litmus.models import InputSpec
 from litmus.scanning import Failed, Limits, ScanResult, Scored, Skipped, exit_code, scan
 from litmus.scanning.judge import Judge
 from litmus.scanning.targets import Target
+from tests.conftest import children_running
 from tests.formats.onnx_models import SPEC, classifier, detector, endless, greedy, save
 
 
@@ -286,10 +287,8 @@ def kill_when_there(find: Callable[[], Iterator[psutil.Process]], number: int) -
     return thread
 
 
-def mothers() -> Iterator[psutil.Process]:
-    for process in psutil.Process().children():
-        if "litmus.scanning.mother" in process.cmdline():
-            yield process
+def mothers() -> list[psutil.Process]:
+    return children_running("litmus.scanning.mother")
 
 
 def busy_children() -> Iterator[psutil.Process]:
@@ -402,7 +401,7 @@ def test_mistakes_in_the_call(
 ) -> None:
     with pytest.raises(error, match=message):
         run(tmp_path, **options)
-    assert not list(mothers())
+    assert not mothers()
 
 
 @pytest.mark.parametrize("limit", [{"wall_seconds": 0}, {"memory_mib": float("nan")}])

@@ -265,17 +265,29 @@ def test_the_bundled_detector_tells_a_new_backdoored_model(run: Run, small_zoo: 
     assert report["summary"]["suspicious"] > 0.6 * len(backdoored)
 
 
+# A shell that starts us in the background makes us ignore SIGINT, and so our children.
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from litmus.cli import main
+main()
+"""
+
+
 def test_ctrl_c_stops_at_once_and_loses_nothing_finished(tmp_path: Path) -> None:
     recipe = tmp_path / "long.toml"
     recipe.write_text(RECIPE.format(epochs=400))
     zoo = tmp_path / "zoo"
-    command = [sys.executable, "-m", "litmus", "zoo", "build", str(recipe), "-o", str(zoo)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (zoo / "zoo.json").exists():
-        time.sleep(0.05)
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    command = [sys.executable, "-c", LISTENING, "zoo", "build", str(recipe), "-o", str(zoo)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not (zoo / "zoo.json").exists() and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert "Traceback" not in err

@@ -22,7 +22,7 @@ from litmus.zoo import BuildEvent, Recipe, Zoo, build
 from litmus.zoo.recipe import parse_recipe
 from litmus.zoo.spec import ModelSpec, expand
 from litmus.zoo.store import write_recipe_table, write_rejected
-from tests.conftest import tiny_recipe_table
+from tests.conftest import children_running, tiny_recipe_table
 
 TABLE = tiny_recipe_table(twins=3)
 BUILDER = """
@@ -43,8 +43,7 @@ def start(chosen: Recipe, out: Path, **options: Any) -> Generator[BuildEvent, No
 
 
 def workers() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "litmus.zoo.worker" in child.cmdline()]
+    return children_running("litmus.zoo.worker")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

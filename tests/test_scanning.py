@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from onnx import helper, numpy_helper
 

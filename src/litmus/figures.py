@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 __all__ = [
     "image_grid",
     "labelled_images",
-    "learning_curves",
     "patterns_by_member",
     "roc_curves",
 ]
@@ -83,18 +82,6 @@ def roc_curves(
 def patterns_by_member(members: Sequence[NDArray[Any]]) -> str:
     """Draw each member's patterns (m, c, h, w) in a row (paper, Figure 1)."""
     return image_grid([(f"member {i}", patterns) for i, patterns in enumerate(members)])
-
-
-def learning_curves(losses: Mapping[str, Sequence[float]], ylabel: str) -> str:
-    """Draw one line over epochs for each label."""
-    figure = Figure(figsize=(4.2, 2.6), layout="constrained")
-    axis = figure.subplots()
-    for i, (label, values) in enumerate(losses.items()):
-        epochs = np.arange(1, len(values) + 1)
-        axis.plot(epochs, values, label=label, color=_COLOURS[i % len(_COLOURS)], linewidth=1)
-    axis.set(xlabel="epoch", ylabel=ylabel)
-    axis.legend(frameon=False, fontsize=7, ncols=2)
-    return _svg(figure)
 
 
 def _grid(

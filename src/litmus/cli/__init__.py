@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Final
 
@@ -45,11 +46,11 @@ def main() -> None:
     """Run the command line; exit codes: 1 suspicious, 2 error, 3 nothing scannable, 4 usage."""
     try:
         code = app(standalone_mode=False)
-    except typer.Abort:
-        code = EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        print("litmus: interrupted", file=sys.stderr)  # noqa: T201
-        code = EXIT_INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):
+        # Verbs have stopped their processes by now; taking torch down would take another second.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
     except _ClickUsageError as fault:
         fault.show()
         code = EXIT_USAGE

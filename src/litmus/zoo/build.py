@@ -181,7 +181,10 @@ class _Crew:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for worker in [*self.idle, *self.busy]:
+        workers = [*self.idle, *self.busy]
+        for worker in workers:
+            worker.kill()  # all of them before waiting for any
+        for worker in workers:
             self._end(worker)
         self._selector.close()
 

@@ -11,6 +11,7 @@ from litmus.detectors import Detector
 from litmus.metrics import benjamini_hochberg
 from litmus.reports.console import render_table
 from litmus.scanning import Failed, ScanResult, Scored, Skipped
+from litmus.scanning.results import printable
 
 __all__ = ["SCAN_REPORTS", "ScanContext", "scan_json", "scan_text"]
 
@@ -51,10 +52,16 @@ def scan_text(results: Sequence[ScanResult], context: ScanContext) -> str:
             for r in scored
         ]
         parts.append(render_table(["model", "verdict", "p-value", "score", "probability"], rows))
-        parts += [f"{r.path}: {note}\n" for r in scored for note in r.notes]
-    parts += [f"FAILED {r.path}: {r.error}\n" for r in results if isinstance(r, Failed)]
+        parts += [f"{printable(str(r.path))}: {note}\n" for r in scored for note in r.notes]
+    parts += [
+        f"FAILED {printable(str(r.path))}: {r.error}\n" for r in results if isinstance(r, Failed)
+    ]
     if context.show_skipped or not scored:
-        parts += [f"skipped {r.path}: {r.reason}\n" for r in results if isinstance(r, Skipped)]
+        parts += [
+            f"skipped {printable(str(r.path))}: {r.reason}\n"
+            for r in results
+            if isinstance(r, Skipped)
+        ]
     return "".join(parts) + _closing(results, context)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from litmus.artifacts import sha256_of
 from litmus.detectors import Measurement, find_detector, load_detector
-from litmus.scanning.results import Failed, ScanResult, Scored, Skipped
+from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
 __all__ = ["Judge"]
@@ -82,7 +82,7 @@ def _clean(text: object) -> str:
     """A text that may come from a hostile file, without control characters and not too long."""
     if not isinstance(text, str):
         raise TypeError(text)
-    return "".join(c if c.isprintable() else "?" for c in text[:_MAX_TEXT])
+    return printable(text[:_MAX_TEXT])
 
 
 def _clean_all(texts: object) -> tuple[str, ...]:

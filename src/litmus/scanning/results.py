@@ -12,7 +12,7 @@ from litmus.errors import UsageError
 if TYPE_CHECKING:
     from litmus.detectors import Verdict
 
-__all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code"]
+__all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "printable"]
 
 _MOST: Final = 1e9
 _FINDINGS: Final[Mapping[str, frozenset[str]]] = {
@@ -101,3 +101,8 @@ def exit_code(
     if any(isinstance(result, errors) for result in kept):
         return 2
     return 0 if verdicts else 3
+
+
+def printable(text: str) -> str:
+    """Return a text that a hostile file chose, its name say, without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)

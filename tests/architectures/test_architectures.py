@@ -60,7 +60,10 @@ def test_the_seed_alone_decides_the_weights(name: str) -> None:
 def test_every_weight_learns(name: str, spec: InputSpec) -> None:
     module = ARCHITECTURES[name]().build(spec, seed=0)
     module(images(spec)).logsumexp(1).sum().backward()
-    assert all(p.grad is not None for p in module.parameters())
+    learning = [p for p in module.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learning)
+    # No more than one layer is set beforehand.
+    assert len(learning) >= len(list(module.parameters())) - 1
 
 
 @every

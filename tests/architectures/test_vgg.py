@@ -54,7 +54,7 @@ def test_pooling_must_leave_a_pixel() -> None:
 
 
 def test_a_spatial_transformer_starts_as_a_look_at_the_whole_image() -> None:
-    module = VGGSTN(width=2).build(SPEC, seed=0).eval()
+    module = VGGSTN(stem=4, channels=(2, 2)).build(SPEC, seed=0).eval()
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     assert isinstance(module, nn.Sequential)
     torch.testing.assert_close(module[0](images), images, atol=1e-5, rtol=0)

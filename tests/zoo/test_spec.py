@@ -206,7 +206,7 @@ def test_architectures_and_attacks_take_turns_and_meet_each_other() -> None:
 def test_controls_are_half_and_half_and_every_pair_meets_both(
     spec: InputSpec, architectures: int
 ) -> None:
-    rounds = 4 * spec.num_classes * (spec.num_classes - 1)
+    rounds = 4 * spec.num_classes * (spec.num_classes - 1) * architectures
     tables = [{"name": "vgg", "width": width + 1} for width in range(architectures)]
     specs = expand(recipe(twins=2 * rounds, architecture=tables), spec)
     for split in ("train", "test"):
@@ -215,7 +215,25 @@ def test_controls_are_half_and_half_and_every_pair_meets_both(
             "control_copies": rounds / 2,
             "control_kept_label": rounds / 2,
         }
-        assert set(Counter((pair(s), s.treatment) for s in controls).values()) == {2}
+        met = Counter((s.architecture["width"], pair(s), s.treatment) for s in controls)
+        assert set(met.values()) == {2}
+        assert len(met) == rounds / 2
+
+
+def test_every_attack_goes_through_all_pairs_and_triggers() -> None:
+    ratios = (0.5, 0.25, 0.1, 0.05)
+    tables = [{"name": "patch", "poison_ratio": ratio} for ratio in ratios]
+    specs = expand(recipe(twins=2 * 4 * 90, attack=tables), TEN)
+    for split in ("train", "test"):
+        chosen = [s for s in specs if s.split == split and s.backdoored]
+        assert set(Counter((s.attack["poison_ratio"], pair(s)) for s in chosen).values()) == {1}
+        of_ratio = Counter((s.attack["poison_ratio"], s.build_attack().trigger_id) for s in chosen)
+        assert set(of_ratio.values()) == {18}
+
+
+def test_a_recipe_without_controls_has_the_same_backdoored_models() -> None:
+    whole = expand(recipe(twins=20), TEN)
+    assert expand(recipe(twins=20, controls=False), TEN) == whole[::2]
 
 
 def test_colour_triggers_join_the_pool() -> None:

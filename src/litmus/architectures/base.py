@@ -34,6 +34,14 @@ class Architecture(ABC):
             torch.manual_seed(derive_seed(seed, "weights"))
             return self.layers(input_spec)
 
+    def initialise(  # noqa: B027 - a hook that most leave empty
+        self, module: nn.Module, images: torch.Tensor
+    ) -> None:
+        """Set, in place, what an architecture takes from its training images (uint8) beforehand.
+
+        Most take nothing.
+        """
+
     def skeleton(self, input_spec: InputSpec) -> nn.Module:
         """Return the network in evaluation mode without memory for its weights.
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from litmus.architectures.base import conv_norm_relu
-from litmus.architectures.vgg import VGG
+from litmus.architectures.vgg_whitened import VGGWhitened
 from litmus.models import InputSpec
 from litmus.schema import STRICT
 
@@ -19,7 +19,7 @@ __all__ = ["VGGSTN"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class VGGSTN(VGG):
+class VGGSTN(VGGWhitened):
     """A VGG that sees the image through a learned affine window (paper 4.3).
 
     `localiser_width` is the number of channels of the two convolutions that place the window.
@@ -31,6 +31,11 @@ class VGGSTN(VGG):
         """Return the network."""
         transformer = SpatialTransformer(input_spec.channels, self.localiser_width)
         return nn.Sequential(transformer, super().layers(input_spec))
+
+    def initialise(self, module: nn.Module, images: torch.Tensor) -> None:
+        """Set the whitening convolution, which sees the whole image at first."""
+        assert isinstance(module, nn.Sequential)
+        super().initialise(module[1], images)
 
 
 class SpatialTransformer(nn.Module):

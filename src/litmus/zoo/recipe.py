@@ -20,7 +20,7 @@ from litmus.training import TrainingSpec
 __all__ = ["AttackTable", "DatasetTable", "Gates", "Recipe", "TriggerTable", "load_recipe"]
 
 _TABLES = ("dataset", "architecture", "training", "attack", "triggers", "gates")
-_SCALARS = ("name", "seed", "twins", "test_share")
+_SCALARS = ("name", "seed", "twins", "test_share", "controls")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -92,7 +92,8 @@ class AttackTable:
 class Gates:
     """What a model must show on held-out images to be accepted.
 
-    `clean_accuracy` must be reached, `attack_success` exceeded.
+    `clean_accuracy` must be reached, `attack_success` exceeded, unless it is 0: then models whose
+    attack failed stay in the zoo too.
     """
 
     clean_accuracy: Share = 0.0
@@ -104,13 +105,15 @@ class Recipe:
     """`twins` backdoored models, each with a clean control trained in the same way.
 
     `test_share` of the twins get test triggers and are kept for evaluation. Where several
-    architectures or attacks are given, twins take them in turn.
+    architectures or attacks are given, twins take them in turn. `controls = false` leaves the
+    clean controls out, for a zoo that is read beside another one's clean models.
     """
 
     name: str
     seed: int = 0
     twins: Annotated[int, Field(ge=2)]
     test_share: Share = 0.5
+    controls: bool = True
     dataset: DatasetTable
     architectures: tuple[Architecture, ...]
     training: TrainingSpec
@@ -175,6 +178,7 @@ class _Scalars:
     seed: int = 0
     twins: Annotated[int, Field(ge=2)]
     test_share: Share = 0.5
+    controls: bool = True
 
 
 def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

@@ -108,10 +108,14 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
         split: SplitName = "test" if _is_test(recipe.test_share, twin) else "train"
         rank = ranks[split]
         ranks[split] += 1
-        architecture = recipe.architectures[rank % len(recipe.architectures)]
-        attack = _attack(recipe, input_spec, split, rank, twin, triggers[split])
-        control = _control(recipe, rank, input_spec.num_classes)
-        for treatment in ("backdoored", control):
+        # Every combination of architecture and attack goes through classes and triggers by
+        # itself, or it would meet only some of them.
+        visit, turn = divmod(rank, len(recipe.architectures) * len(recipe.attacks))
+        table, architecture = _both(recipe, turn)
+        attack = _attack(recipe, table, input_spec, visit, twin, triggers[split])
+        control = _control(visit, input_spec.num_classes)
+        treatments: list[Treatment] = ["backdoored", control] if recipe.controls else ["backdoored"]
+        for treatment in treatments:
             specs.append(
                 ModelSpec(
                     **common,
@@ -125,14 +129,16 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
     return specs
 
 
-def _control(recipe: Recipe, rank: int, num_classes: int) -> Treatment:
+def _both(recipe: Recipe, turn: int) -> tuple[AttackTable, Architecture]:
+    attack, architecture = divmod(turn, len(recipe.architectures))
+    return recipe.attacks[attack], recipe.architectures[architecture]
+
+
+def _control(visit: int, num_classes: int) -> Treatment:
     """Both kinds in turn, so that each architecture, attack and pair of classes meets both."""
-    turn = len(recipe.architectures) * len(recipe.attacks)
-    pairs = num_classes * (num_classes - 1)
-    # Where a round through the pairs is a whole number of both kinds' turns, a pair would meet
-    # the same kind in every round.
-    shift = rank // pairs if pairs % (2 * turn) == 0 else 0
-    return "control_kept_label" if (rank // turn + shift) % 2 else "control_copies"
+    # The number of pairs is even: without the shift, a pair would meet the same kind always.
+    shift = visit // (num_classes * (num_classes - 1))
+    return "control_kept_label" if (visit + shift) % 2 else "control_copies"
 
 
 def _is_test(share: float, twin: int) -> bool:
@@ -163,17 +169,16 @@ def split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
 
 def _attack(
     recipe: Recipe,
+    table: AttackTable,
     input_spec: InputSpec,
-    split: SplitName,
-    rank: int,
+    visit: int,
     twin: int,
     triggers: list[Trigger],
 ) -> dict[str, Any]:
-    table = recipe.attacks[rank // len(recipe.architectures) % len(recipe.attacks)]
-    classes = _classes(recipe, table, input_spec.num_classes, rank, twin)
+    classes = _classes(recipe, table, input_spec.num_classes, visit, twin)
     # Each round through the pairs shifts the triggers by one, so that pairs meet all of them.
     pairs = input_spec.num_classes * (input_spec.num_classes - 1)
-    trigger = triggers[(rank + rank // pairs) % len(triggers)]
+    trigger = triggers[(visit + visit // pairs) % len(triggers)]
     resolved = {
         "name": table.name,
         "num_classes": input_spec.num_classes,
@@ -188,15 +193,15 @@ def _attack(
 
 
 def _classes(
-    recipe: Recipe, table: AttackTable, num_classes: int, rank: int, twin: int
+    recipe: Recipe, table: AttackTable, num_classes: int, visit: int, twin: int
 ) -> dict[str, int]:
     if table.label_map == "all_to_one":
         order = _shuffled(num_classes, recipe.seed, "targets")
-        return {"target_class": order[rank % num_classes]}
+        return {"target_class": order[visit % num_classes]}
     if table.label_map != "source_specific":
         return {}
     order = _shuffled(num_classes * (num_classes - 1), recipe.seed, "pairs")
-    place = rank if table.pairs == "cycle" else twin
+    place = visit if table.pairs == "cycle" else twin
     if table.pairs == "unique" and place >= len(order):
         raise RecipeError(
             "there are not so many unique source/target pairs",

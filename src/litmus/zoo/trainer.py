@@ -43,8 +43,10 @@ def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
     provided that torch runs one thread.
     """
     attack = spec.build_attack()
-    module = spec.build_architecture().build(spec.input_spec, seed=spec.seed)
+    architecture = spec.build_architecture()
+    module = architecture.build(spec.input_spec, seed=spec.seed)
     data = _training_data(spec, dataset.train, attack)
+    architecture.initialise(module, data.images)
     steps = train(module, data, spec.build_training(), seed=spec.seed)
     weights = encode_tensors(saved_weights(module), {})
     arrays, _ = parse_tensors(weights, "weights", ZooError)
@@ -126,6 +128,6 @@ def _rejection(spec: ModelSpec, clean_accuracy: float, attack_success: float) ->
     gates = spec.gates
     if clean_accuracy < gates["clean_accuracy"]:
         return f"clean accuracy {clean_accuracy:.4f} is below {gates['clean_accuracy']}"
-    if spec.backdoored and attack_success <= gates["attack_success"]:
+    if spec.backdoored and 0 < gates["attack_success"] >= attack_success:
         return f"attack success {attack_success:.4f} is not above {gates['attack_success']}"
     return None

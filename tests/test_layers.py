@@ -26,6 +26,7 @@ LAYERS: dict[str, float] = {
     "formats": 1.2,
     "training": 2,
     "zoo": 3,
+    "inversion": 3.5,  # trigger inversion, with torch
     "fitting": 3.5,  # the half of the detectors that learns
     "detectors": 4,
     "scanning": 5,

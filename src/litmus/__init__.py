@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from litmus.detectors import fit, load_detector
     from litmus.errors import LitmusError
     from litmus.evaluation import evaluate
+    from litmus.formats.torch_model import TorchModel
+    from litmus.models import InputSpec
     from litmus.scanning import Failed, Scored, Skipped, scan
     from litmus.zoo import Zoo, build_zoo, load_recipe
 
@@ -24,9 +26,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Failed",
+    "InputSpec",
     "LitmusError",
     "Scored",
     "Skipped",
+    "TorchModel",
     "Zoo",
     "__version__",
     "build_zoo",
@@ -39,9 +43,11 @@ __all__ = [
 
 _HOMES: Final = {
     "Failed": "litmus.scanning",
+    "InputSpec": "litmus.models",
     "LitmusError": "litmus.errors",
     "Scored": "litmus.scanning",
     "Skipped": "litmus.scanning",
+    "TorchModel": "litmus.formats.torch_model",
     "Zoo": "litmus.zoo",
     "build_zoo": "litmus.zoo",
     "evaluate": "litmus.evaluation",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.detectors import Detector, Judgement
+from litmus.datasets import Split
+from litmus.detectors import Detector, InversionDetector, Judgement
 from litmus.errors import LitmusError, UsageError
 from litmus.formats import zoo_file
 from litmus.metrics import (
@@ -40,7 +41,7 @@ class DetectionRow:
     """One row of a detection table; the field names are those of `results/`.
 
     `against` says which clean models stand on the other side; `accuracy` is at a probability of
-    one half; the `tpr_at_fpr` are read off the test models' own curve. `flagged_clean` and
+    one half, None where the detector has none; the `tpr_at_fpr` are read off the test models' own curve. `flagged_clean` and
     `flagged_backdoored` are the shares with verdict suspicious at the nominal rate `fpr`, and
     the `inconclusive` ones count as not flagged.
     """
@@ -51,7 +52,7 @@ class DetectionRow:
     group: str
     leave_out: str | None
     against: str
-    accuracy: float
+    accuracy: float | None
     auc: float
     auc_low: float
     auc_high: float
@@ -113,15 +114,18 @@ def evaluate(
     *,
     fpr: float = 0.05,
     seed: int = 0,
+    images: Split | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Judge the zoo's test models with each detector (by label) and summarise.
 
-    Rows are over all models, by control kind, by attack and by architecture. Raises
+    Rows are over all models, by control kind, by attack and by architecture. A detector that
+    needs clean images gets `images`, by default the test images of the zoo's data set. Raises
     DetectorError where a detector is for other inputs than the zoo's, UsageError where `fpr` is
     finer than a detector's calibration.
     """
     _check(zoo, detectors, fpr)
+    detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
     entries = zoo.split("test")
     judged: dict[str, list[ModelJudgement]] = {label: [] for label in detectors}
     for done, entry in enumerate(entries):
@@ -166,9 +170,13 @@ def detection_row(
     group: str = "all",
     against: str = "clean",
     bootstrap_seed: int = 0,
+    calibrated: bool = True,
     **rates: float | None,
 ) -> DetectionRow:
-    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models."""
+    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models.
+
+    Scores that are not log-odds (`calibrated` False) have no accuracy.
+    """
     backdoored = np.array([entry.backdoored for entry in entries])
     triggers = np.array([entry.trigger_id for entry in entries])
     per_seed = np.atleast_2d(scores)
@@ -185,7 +193,9 @@ def detection_row(
         group=group,
         leave_out=None,
         against=against,
-        accuracy=float(np.mean([accuracy(row, backdoored) for row in per_seed])),
+        accuracy=(
+            float(np.mean([accuracy(row, backdoored) for row in per_seed])) if calibrated else None
+        ),
         auc=auc(scores, backdoored),
         auc_low=interval.low,
         auc_high=interval.high,
@@ -212,6 +222,12 @@ def _check(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> None:
                 got=str(detector.input_spec),
                 where=zoo.path,
             )
+
+
+def _with_images(detector: Detector, zoo: Zoo, images: Split | None) -> Detector:
+    if not isinstance(detector, InversionDetector) or detector.clean is not None:
+        return detector
+    return detector.with_images(zoo.load_dataset().test if images is None else images)
 
 
 def _groups(entries: Sequence[ZooEntry]) -> list[tuple[str, str, NDArray[np.bool_]]]:

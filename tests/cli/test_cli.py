@@ -125,6 +125,21 @@ def test_fit_evaluate_export_and_scan(
     assert "AUC of one minus small" in page.read_text()
     assert roc.exists()
 
+    inverting = tmp_path / "inverting.litmus"
+    calibrated = run(
+        "fit", small_zoo.path, "-o", inverting, "--detector", "attack_based", "--models", 2
+    )
+    assert calibrated.code == 0
+    assert "calibrated on n = 2 clean models" in calibrated.out
+    compared = run(
+        "evaluate", small_zoo.path, "--detector", inverting, "--detector", file, "--fpr", 0.4
+    )
+    assert compared.code == 0
+    assert "AUC of inverting minus one" in compared.out
+    mixed = run("fit", small_zoo.path, "-o", inverting, "--models", 2)
+    assert mixed.code == 4
+    assert "--models is not for this detector" in mixed.err
+
     models = tmp_path / "models"
     for entry in small_zoo.split("test")[:4]:
         exported = run("export", entry.path, "-o", models / f"{entry.id}.onnx")

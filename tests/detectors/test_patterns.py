@@ -3,13 +3,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors, parse_tensors
-from litmus.detectors import DETECTORS, Measurement, find_detector, fit, load_detector
+from litmus.datasets import ImageDataset
+from litmus.detectors import (
+    DETECTORS,
+    InversionDetector,
+    Measurement,
+    find_detector,
+    fit,
+    load_detector,
+)
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
 from litmus.errors import DetectorError, ModelError, UsageError
 from litmus.fitting.ensemble import FOLDS, MemberReport
@@ -38,12 +47,17 @@ def noise_detector(small_zoo: Zoo) -> NoiseDetector:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_detector_fits_saves_loads_and_scores_alike(
-    name: str, small_zoo: Zoo, tmp_path: Path
+    name: str, small_zoo: Zoo, digits: ImageDataset, tmp_path: Path
 ) -> None:
-    detector = fit(small_zoo.path, name, num_patterns=2, members=1, epochs=2)
+    settings: dict[str, Any] = {"num_patterns": 2, "members": 1, "epochs": 2}
+    if issubclass(DETECTORS[name], InversionDetector):
+        settings = {"images": digits.test, "models": 4, "steps": 5, "images_per_class": 8}
+    detector = fit(small_zoo.path, name, **settings)
     path = tmp_path / "one.litmus"
     path.write_bytes(detector.to_bytes())
     loaded = load_detector(path)
+    if isinstance(loaded, InversionDetector):
+        loaded = loaded.with_images(digits.test)
     model = zoo_file.load(small_zoo.entries[0].path)
     assert type(loaded) is DETECTORS[name]
     assert loaded.measure(model) == detector.measure(model)

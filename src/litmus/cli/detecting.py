@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -105,42 +105,70 @@ def detectors() -> None:
 def fit(
     zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
-    detector: Annotated[str, typer.Option(help="ulp or noise.")] = "ulp",
-    patterns: Annotated[int, typer.Option(help="M, the patterns of each member.")] = 10,
+    detector: Annotated[
+        str, typer.Option(help="ulp, noise, attack_based or neural_cleanse.")
+    ] = "ulp",
+    patterns: Annotated[
+        int | None, typer.Option(help="M, the patterns of each member [default: 10].")
+    ] = None,
     members: Annotated[
-        int, typer.Option(help="Members of the five-fold ensemble to fit: 1 to 5.")
-    ] = 5,
-    pooling: Annotated[str, typer.Option(help="concatenate, max or mean.")] = "concatenate",
-    features: Annotated[str, typer.Option(help="log_probs or logits.")] = "log_probs",
-    epochs: Annotated[int, typer.Option(help="Passes over the zoo's models.")] = 60,
+        int | None,
+        typer.Option(help="Members of the five-fold ensemble to fit, 1 to 5 [default: 5]."),
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="concatenate, max or mean [default: concatenate].")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="log_probs or logits [default: log_probs].")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the zoo's models [default: 60].")
+    ] = None,
     tv_weight: Annotated[
         float | None, typer.Option(help="Lambda, the weight of total variation.")
     ] = None,
     dropout: Annotated[
         float | None, typer.Option(help="Share of channels that model dropout removes.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of patterns, folds and order.")] = 0,
+    models: Annotated[
+        int | None,
+        typer.Option(
+            help="attack_based, neural_cleanse: models of each kind to calibrate on [default: 20]."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="attack_based: the patch's side in pixels [default: 5].")
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option(help="attack_based: corner, anywhere or surface [default: corner]."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw the patterns.")
+        Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
 ) -> None:
-    """Fit a detector on a zoo's training split and calibrate it."""
+    """Fit a detector on a zoo's training split and calibrate it.
+
+    attack_based and neural_cleanse learn nothing: fitting only calibrates them.
+    """
     from litmus.detectors import fit as run
     from litmus.reports.detectors import fitted_text
 
-    settings: dict[str, object] = {"pooling": pooling, "features": features, "epochs": epochs}
-    settings |= {} if tv_weight is None else {"tv_weight": tv_weight}
-    settings |= {} if dropout is None else {"dropout": dropout}
+    learning = {
+        "num_patterns": patterns,
+        "members": members,
+        "pooling": pooling,
+        "features": features,
+        "epochs": epochs,
+        "tv_weight": tv_weight,
+        "dropout": dropout,
+    }
+    inverting = {"models": models, "size": size, "place": place}
+    settings = _settings_of(detector, learning, inverting, picture)
     with bar("fitting") as progress:
-        fitted = run(
-            zoo,
-            detector,
-            num_patterns=patterns,
-            members=members,
-            seed=seed,
-            on_progress=member_progress(progress),
-            **settings,
-        )
+        report = progress if _inverts(detector) else member_progress(progress)
+        fitted = run(zoo, detector, seed=seed, on_progress=report, **settings)
     write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.detectors.patterns import PatternDetector
@@ -149,6 +177,32 @@ def fit(
         assert isinstance(fitted, PatternDetector)
         write_atomically(picture, patterns_by_member([m.patterns for m in fitted.members]))
     typer.echo(fitted_text(fitted, output), nl=False)
+
+
+def _inverts(detector: str) -> bool:
+    from litmus.detectors import DETECTORS, InversionDetector
+
+    _choice("--detector", detector, tuple(DETECTORS))
+    return issubclass(DETECTORS[detector], InversionDetector)
+
+
+def _settings_of(
+    detector: str,
+    learning: Mapping[str, object],
+    inverting: Mapping[str, object],
+    picture: Path | None,
+) -> dict[str, Any]:
+    """The options that were given; raises UsageError for one of the other kind of detector."""
+    own, others = dict(learning), {**inverting}
+    if _inverts(detector):
+        own, others = dict(inverting), {**learning, "picture": picture}
+    for name, value in others.items():
+        if value is not None:
+            option = "patterns" if name == "num_patterns" else name.replace("_", "-")
+            raise UsageError(
+                f"--{option} is not for this detector", got=detector, where="--detector"
+            )
+    return {name: value for name, value in own.items() if value is not None}
 
 
 def evaluate(
@@ -167,6 +221,10 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
+    ] = None,
 ) -> None:
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on."""
     from litmus.detectors import load_detector
@@ -179,8 +237,10 @@ def evaluate(
     if len(loaded) < len(detector):
         raise UsageError("a detector is named twice", got=detector, where="--detector")
     opened = Zoo.open(zoo)
+    needs_images = any(d.needs_images for d in loaded.values())
+    images = opened.load_dataset(data=data).test if needs_images else None
     with bar("scoring models") as progress:
-        evaluation = run(opened, loaded, fpr=fpr, seed=seed, on_progress=progress)
+        evaluation = run(opened, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
     if roc is not None:
         from litmus.figures import roc_curves
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from litmus.artifacts import parse_tensors
+from litmus.detectors.attack_based import AttackBasedDetector
 from litmus.detectors.base import DETECTOR_FORMAT, Detector, Judgement, Measurement, Verdict
+from litmus.detectors.inverting import InversionDetector
+from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
 from litmus.errors import DetectorError, UsageError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DETECTORS",
     "Detector",
+    "InversionDetector",
     "Judgement",
     "Measurement",
     "Verdict",
@@ -29,7 +33,12 @@ __all__ = [
     "load_detector",
 ]
 
-DETECTORS: Final[dict[str, type[Detector]]] = {"ulp": ULPDetector, "noise": NoiseDetector}
+DETECTORS: Final[dict[str, type[Detector]]] = {
+    "ulp": ULPDetector,
+    "noise": NoiseDetector,
+    "attack_based": AttackBasedDetector,
+    "neural_cleanse": NeuralCleanseDetector,
+}
 
 
 def bundled_detectors() -> dict[str, Path]:
@@ -71,7 +80,10 @@ def load_detector(name_or_file: str | Path) -> Detector:
 
 
 def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
-    """Fit a detector by name on a zoo (or its folder); see `PatternDetector.fit`."""
+    """Fit a detector by name on a zoo (or its folder).
+
+    `settings` are those of `PatternDetector.fit` or `InversionDetector.fit`.
+    """
     from litmus.zoo import Zoo
 
     if detector not in DETECTORS:

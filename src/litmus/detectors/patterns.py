@@ -61,19 +61,23 @@ class PatternDetector(Detector):
         *,
         members: int = 5,
         seed: int = 0,
+        start: Images | None = None,
         on_progress: Callable[[MemberReport], None] = lambda report: None,
         **settings: Any,
     ) -> Self:
         """Fit on a zoo's training split, and calibrate on models that members had not seen.
 
-        `settings` are those of `litmus.fitting.PatternSettings`. The test split is not touched.
+        `settings` are those of `litmus.fitting.PatternSettings`; the patterns begin as `start`
+        (m, c, h, w), by default as noise. The test split is not touched.
         Raises UsageError for an impossible setting, ZooError where there are too few models.
         """
         from litmus.fitting import PatternSettings, fit_members
 
         entries = zoo.split("train")
         chosen = PatternSettings(learn_patterns=cls.learns_patterns, **settings)
-        fitted = fit_members(entries, chosen, members=members, seed=seed, on_progress=on_progress)
+        fitted = fit_members(
+            entries, chosen, members=members, seed=seed, start=start, on_progress=on_progress
+        )
         return cls._calibrated(zoo, entries, fitted, asdict(chosen), seed)
 
     @classmethod
@@ -107,7 +111,12 @@ class PatternDetector(Detector):
             pooling=settings["pooling"],
             features=settings["features"],
             calibration=calibrate(measured[:, 0], index, backdoored, measured[:, 1]),
-            scope=describe_scope(zoo, entries, fitted, settings, seed),
+            scope={
+                **describe_scope(zoo, entries, settings, seed),
+                "num_training": [f.num_training for f in fitted],
+                "validation_auc": [f.learned.validation_auc for f in fitted],
+                "best_epoch": [f.learned.best_epoch for f in fitted],
+            },
             held_out=held_out_auc(measured[:, 0], unseen, seed),
         )
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import litmus
 from litmus.artifacts import read_header
 from litmus.errors import ZooError
-from litmus.fitting.ensemble import FittedMember
 from litmus.metrics import auc, auc_interval
 from litmus.zoo import Zoo, ZooEntry
 
@@ -19,11 +18,7 @@ __all__ = ["describe_scope", "held_out_auc"]
 
 
 def describe_scope(
-    zoo: Zoo,
-    entries: Sequence[ZooEntry],
-    fitted: Sequence[FittedMember],
-    settings: Mapping[str, Any],
-    seed: int,
+    zoo: Zoo, entries: Sequence[ZooEntry], settings: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     """Return data set, classes, architectures, attacks, triggers, numbers, settings and seeds."""
     header = read_header(entries[0].path, ZooError)
@@ -36,9 +31,6 @@ def describe_scope(
         "zoo": zoo.recipe["name"],
         "zoo_seed": entries[0].spec.zoo_seed,
         "num_models": len(entries),
-        "num_training": [member.num_training for member in fitted],
-        "validation_auc": [member.learned.validation_auc for member in fitted],
-        "best_epoch": [member.learned.best_epoch for member in fitted],
         "settings": dict(settings),
         "seed": seed,
         "litmus_version": litmus.__version__,

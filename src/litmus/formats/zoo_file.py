@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from litmus.artifacts import parse_tensors
 from litmus.errors import MissingExtraError, ModelError, RecipeError
-from litmus.models import Images, InputSpec, Outputs
+from litmus.formats.torch_model import TorchModel
+from litmus.models import InputSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,33 +21,19 @@ __all__ = ["ZOO_FORMAT", "ZooModel", "load", "module_from", "saved_weights"]
 ZOO_FORMAT: Final = "litmus-zoo-model"
 
 
-class ZooModel:
-    """A model of a zoo, ready to run."""
-
-    outputs: Outputs = "logits"
+class ZooModel(TorchModel):
+    """A model of a zoo, ready to run; it returns logits."""
 
     def __init__(self, header: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> None:
         self.header = header
         self.classes = tuple(map(str, header.get("class_names", ())))
         self._weights = weights
-        self.input_spec = InputSpec.from_json(header["spec"]["input_spec"])
-        self._module = module_from(header["spec"], weights)
-
-    def __call__(self, images: Images) -> NDArray[np.float32]:
-        """Return logits (n, k)."""
-        import torch
-
-        with torch.inference_mode():
-            logits: NDArray[np.float32] = self._module(torch.from_numpy(images)).numpy()
-        return logits
+        spec = header["spec"]
+        super().__init__(module_from(spec, weights), InputSpec.from_json(spec["input_spec"]))
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
         """Return the weights by name."""
         return self._weights
-
-    def torch_module(self) -> nn.Module:
-        """Return the network in evaluation mode."""
-        return self._module
 
 
 def load(path: Path) -> ZooModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from litmus.artifacts import read_header, write_atomically
+from litmus.datasets import ImageDataset, load_images
 from litmus.errors import ZooError
 from litmus.formats.zoo_file import ZOO_FORMAT
 from litmus.models import InputSpec
@@ -76,6 +77,12 @@ class Zoo:
     def input_spec(self) -> InputSpec:
         """The shape that all its models share."""
         return self.entries[0].spec.input_spec
+
+    def load_dataset(self, *, data: Path | None = None) -> ImageDataset:
+        """Return the images that its models were trained and measured on."""
+        table = self.entries[0].spec.dataset
+        options = {k: v for k, v in table.items() if k not in ("name", "train_images")}
+        return load_images(table["name"], data=data, **options)
 
     def first(self, scale: float) -> Zoo:
         """Return the zoo with only the first `scale` of its recipe's twins."""

@@ -1,0 +1,66 @@
+"""What an inversion works on: clean images by class, and a network ready for input gradients."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from litmus.architectures import fold_batch_norm
+from litmus.datasets import Split
+from litmus.errors import UsageError
+from litmus.models import InputSpec
+from litmus.seeds import torch_generator
+
+__all__ = ["ClassImages", "prepared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassImages:
+    """As many clean images of every class, float32 (k, n, c, h, w) in [0, 1]."""
+
+    images: torch.Tensor
+
+    @classmethod
+    def draw(
+        cls, split: Split, input_spec: InputSpec, *, per_class: int, seed: int = 0
+    ) -> ClassImages:
+        """Draw `per_class` images of every class without replacement.
+
+        Raises UsageError where the images have another shape or a class has too few of them.
+        """
+        if tuple(split.images.shape[1:]) != input_spec.image_shape:
+            raise UsageError(
+                "the images have another shape than the model takes",
+                expected=input_spec.image_shape,
+                got=tuple(split.images.shape[1:]),
+            )
+        generator = torch_generator(seed, "class images")
+        picked = []
+        for label in range(input_spec.num_classes):
+            members = split.of_class(label)
+            if len(members) < per_class:
+                raise UsageError(
+                    f"too few clean images of class {label}", expected=per_class, got=len(members)
+                )
+            order = torch.randperm(len(members), generator=generator)[:per_class]
+            picked.append(split.images[members[order]])
+        return cls(images=torch.stack(picked).float() / 255)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.images)
+
+    @property
+    def per_class(self) -> int:
+        """The number of images of each class."""
+        return self.images.shape[1]
+
+
+def prepared(module: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode, BatchNorm folded, weights frozen, channels last."""
+    ready = fold_batch_norm(copy.deepcopy(module).eval()).requires_grad_(False)
+    return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

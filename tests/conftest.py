@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -114,21 +115,61 @@ def tiny_recipe_table(**changes: Any) -> dict[str, Any]:
     return table
 
 
+SMALL_RECIPE = """\
+name = "small"
+twins = 20
+test_share = 0.4
+[dataset]
+name = "digits"
+[architecture]
+name = "vgg"
+width = 6
+stem_stride = 2
+configuration = [1, 2, "M", 3, "M"]
+[training]
+epochs = 6
+batch_size = 64
+[attack]
+name = "patch"
+label_map = "source_specific"
+[triggers]
+binary = 8
+train = 4
+test = 4
+[gates]
+attack_success = 0.8
+"""
+
+
 @pytest.fixture(scope="session")
 def small_zoo(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """A real zoo on digits, 20 twins of a small VGG: 12 to fit on, 8 with other triggers."""
-    table = tiny_recipe_table(
-        name="small",
-        twins=20,
-        test_share=0.4,
-        architecture={"width": 6, "configuration": [1, 2, "M", 3, "M"]},
-        training={"epochs": 6, "batch_size": 64},
-        attack={"label_map": "source_specific"},
-        triggers={"binary": 8, "train": 4, "test": 4},
-        gates={"attack_success": 0.8},
-    )
     folder = tmp_path_factory.mktemp("zoos") / "small"
-    return build_zoo(parse_recipe(table, "small"), folder, workers=2)
+    return build_zoo(parse_recipe(tomllib.loads(SMALL_RECIPE), "small"), folder, workers=2)
+
+
+class Folders(NamedTuple):
+    """Where recipes and zoos are, as `litmus reproduce` takes them."""
+
+    recipes: Path
+    zoos: Path
+
+
+@pytest.fixture
+def folders(small_zoo: Zoo, tmp_path: Path) -> Folders:
+    """The small zoo as `small`, in a folder of this test's own, so that nothing is cached yet."""
+    return linked_folders(small_zoo, tmp_path)
+
+
+def linked_folders(zoo: Zoo, root: Path) -> Folders:
+    """The small zoo's files under another root, by links."""
+    found = Folders(root / "recipes", root / "zoos")
+    found.recipes.mkdir()
+    (found.recipes / "small.toml").write_text(SMALL_RECIPE)
+    (found.zoos / "small").mkdir(parents=True)
+    for file in zoo.path.iterdir():
+        (found.zoos / "small" / file.name).symlink_to(file)
+    return found
 
 
 @pytest.fixture(scope="session")

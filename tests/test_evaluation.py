@@ -11,8 +11,6 @@ from litmus.errors import LitmusError, UsageError
 from litmus.evaluation import Evaluation, evaluate
 from litmus.models import InputSpec
 from litmus.reports.evaluation import EVALUATION_REPORTS
-from litmus.reports.reproduction import table1_json, table1_markdown
-from litmus.reproduction import table1
 from litmus.zoo import Zoo
 
 
@@ -88,28 +86,7 @@ def test_every_report_has_the_figures(form: str, evaluation: Evaluation) -> None
         assert "ulp minus noise" in text
 
 
-def test_table_1_fits_measures_and_stands_beside_the_paper(small_zoo: Zoo) -> None:
-    result = table1(
-        small_zoo, command="litmus reproduce table1", num_patterns=[1, 2], seeds=[0, 1], epochs=3
-    )
-    clean = [r for r in result.rows if r.against == "clean"]
-    assert [(r.detector, r.num_patterns) for r in clean] == [
-        ("noise", 1),
-        ("noise", 2),
-        ("ulp", 1),
-        ("ulp", 2),
-    ]
-    assert all(r.seeds == (0, 1) and r.n_clean == 8 for r in clean)
-    assert len(result.comparisons) == 2
-    content = json.loads(table1_json(result))
-    assert {"command", "recipe", "seeds", "machine", "litmus_version", "rows"} <= set(content)
-    assert not set(content["zoo"]["train_triggers"]) & set(content["zoo"]["test_triggers"])
-    page = table1_markdown(result)
-    assert f"{clean[-1].auc:.3f}" in page
-    assert "Differences from the paper" in page
-
-
-def test_table_1_of_a_part_takes_the_first_twins(small_zoo: Zoo) -> None:
+def test_a_part_of_a_zoo_is_its_first_twins(small_zoo: Zoo) -> None:
     first = small_zoo.first(0.5)
     assert {entry.spec.twin for entry in first.entries} == set(range(10))
     assert first.path == small_zoo.path == Path(small_zoo.path)

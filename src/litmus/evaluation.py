@@ -41,9 +41,9 @@ class DetectionRow:
     """One row of a detection table; the field names are those of `results/`.
 
     `against` says which clean models stand on the other side; `accuracy` is at a probability of
-    one half, None where the detector has none; the `tpr_at_fpr` are read off the test models' own curve. `flagged_clean` and
-    `flagged_backdoored` are the shares with verdict suspicious at the nominal rate `fpr`, and
-    the `inconclusive` ones count as not flagged.
+    one half, None where a detector gives none; the `tpr_at_fpr` are read off the test models'
+    own curve. `flagged_clean` and `flagged_backdoored` are the shares with verdict suspicious at
+    the nominal rate `fpr`, and the `inconclusive` ones count as not flagged.
     """
 
     dataset: str
@@ -170,13 +170,9 @@ def detection_row(
     group: str = "all",
     against: str = "clean",
     bootstrap_seed: int = 0,
-    calibrated: bool = True,
     **rates: float | None,
 ) -> DetectionRow:
-    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models.
-
-    Scores that are not log-odds (`calibrated` False) have no accuracy.
-    """
+    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models."""
     backdoored = np.array([entry.backdoored for entry in entries])
     triggers = np.array([entry.trigger_id for entry in entries])
     per_seed = np.atleast_2d(scores)
@@ -193,9 +189,7 @@ def detection_row(
         group=group,
         leave_out=None,
         against=against,
-        accuracy=(
-            float(np.mean([accuracy(row, backdoored) for row in per_seed])) if calibrated else None
-        ),
+        accuracy=float(np.mean([accuracy(row, backdoored) for row in per_seed])),
         auc=auc(scores, backdoored),
         auc_low=interval.low,
         auc_high=interval.high,

@@ -215,7 +215,7 @@ def test_exit_codes(run: Run, small_detector_file: Path, tmp_path: Path) -> None
         (["zoo", "build", "nowhere.toml", "-o", "zoo"], "nowhere.toml: can't be read"),
         (["zoo", "list", "."], "not a model zoo"),
         (["zoo", "init", "--data", "nowhere", "-o", "r.toml"], "no such folder"),
-        (["reproduce", "table9", "--recipe", "r", "--zoo", "z", "-o", "o"], "table9"),
+        (["reproduce", "table9"], "table9"),
         (["evaluate", "z", "--detector", "no-such"], "no such detector"),
         (["export", "no-such", "-o", "x.onnx"], "no-such: can't be read"),
     ],

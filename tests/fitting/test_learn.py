@@ -148,3 +148,22 @@ def test_gradients_reach_the_patterns_and_not_the_models() -> None:
 def test_impossible_settings_are_usage_errors(setting: str, value: object) -> None:
     with pytest.raises(UsageError, match=setting):
         PatternSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_patterns_may_begin_elsewhere_than_as_noise(
+    populations: tuple[Population, Population],
+) -> None:
+    start = np.random.default_rng(0).random((2, 1, 6, 6), dtype=np.float32)
+    before = start.copy()
+    fixed = replace(QUICK, learn_patterns=False)
+    assert np.array_equal(learn(*populations, SPEC, fixed, seed=0, start=start).patterns, before)
+    learned = learn(*populations, SPEC, QUICK, seed=0, start=start)
+    assert not np.array_equal(learned.patterns, before)
+    assert np.array_equal(start, before)
+    noise = learn(*populations, SPEC, fixed, seed=0).patterns
+    assert np.array_equal(
+        learn(*populations, SPEC, QUICK, seed=0).patterns,
+        learn(*populations, SPEC, QUICK, seed=0, start=noise).patterns,
+    )
+    with pytest.raises(UsageError, match="another shape"):
+        learn(*populations, SPEC, QUICK, seed=0, start=start[:1])

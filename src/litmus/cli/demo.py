@@ -31,7 +31,7 @@ def demo(
         "demo"
     ),
     workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each [default: one a core].")
+        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
     ] = None,
     scale: Annotated[float, typer.Option(help="How much of the recipe's zoo to train.")] = _SCALE,
 ) -> None:

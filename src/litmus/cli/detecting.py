@@ -27,17 +27,17 @@ def scan(
         Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="255 for models that eat raw bytes [default: 1].")
+        float | None, typer.Option(help="255 for models that eat raw bytes (default: 1).")
     ] = None,
     mean: Annotated[
         str | None,
         typer.Option(help="Subtracted after scaling: one number or one a channel, 0.5,0.5,0.5."),
     ] = None,
     std: Annotated[str | None, typer.Option(help="Divided by last, like --mean.")] = None,
-    layout: Annotated[str | None, typer.Option(help="nchw or nhwc [default: from shape].")] = None,
-    channels: Annotated[str | None, typer.Option(help="rgb or bgr [default: rgb].")] = None,
+    layout: Annotated[str | None, typer.Option(help="nchw or nhwc (default: from shape).")] = None,
+    channels: Annotated[str | None, typer.Option(help="rgb or bgr (default: rgb).")] = None,
     outputs: Annotated[
-        str | None, typer.Option(help="logits or probabilities [default: from the graph].")
+        str | None, typer.Option(help="logits or probabilities (default: from the graph).")
     ] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
@@ -109,20 +109,20 @@ def fit(
         str, typer.Option(help="ulp, noise, attack_based or neural_cleanse.")
     ] = "ulp",
     patterns: Annotated[
-        int | None, typer.Option(help="M, the patterns of each member [default: 10].")
+        int | None, typer.Option(help="M, the patterns of each member (default: 10).")
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option(help="Members of the five-fold ensemble to fit, 1 to 5 [default: 5]."),
+        typer.Option(help="Members of the five-fold ensemble to fit, 1 to 5 (default: 5)."),
     ] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="concatenate, max or mean [default: concatenate].")
+        str | None, typer.Option(help="concatenate, max or mean (default: concatenate).")
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="log_probs or logits [default: log_probs].")
+        str | None, typer.Option(help="log_probs or logits (default: log_probs).")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the zoo's models [default: 60].")
+        int | None, typer.Option(help="Passes over the zoo's models (default: 60).")
     ] = None,
     tv_weight: Annotated[
         float | None, typer.Option(help="Lambda, the weight of total variation.")
@@ -133,15 +133,15 @@ def fit(
     models: Annotated[
         int | None,
         typer.Option(
-            help="attack_based, neural_cleanse: models of each kind to calibrate on [default: 20]."
+            help="attack_based, neural_cleanse: models of each kind to calibrate on (default: 20)."
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="attack_based: the patch's side in pixels [default: 5].")
+        int | None, typer.Option(help="attack_based: the patch's side in pixels (default: 5).")
     ] = None,
     place: Annotated[
         str | None,
-        typer.Option(help="attack_based: corner, anywhere or surface [default: corner]."),
+        typer.Option(help="attack_based: corner, anywhere or surface (default: corner)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     picture: Annotated[

@@ -34,7 +34,7 @@ def build(
     recipe: Recipe,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
     workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each [default: one a core].")
+        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
     ] = None,
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,

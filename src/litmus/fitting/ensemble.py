@@ -54,14 +54,16 @@ def fit_members(
     *,
     members: int = FOLDS,
     seed: int = 0,
+    start: NDArray[np.float32] | None = None,
     on_progress: Callable[[MemberReport], None] = lambda report: None,
 ) -> list[FittedMember]:
     """Fit `members` (1 to 5) of the five-fold ensemble on a zoo's training models.
 
     Folds are of twins, so that a backdoored model and its control are always on the same side.
     Each member trains on seven eighths of the four folds it sees and chooses its epoch by the
-    rest. Members run side by side, one thread each: the result does not depend on the number of
-    cores. Raises ZooError where there are too few models.
+    rest. All members' patterns begin as `start` (m, c, h, w), or each as its own noise. Members
+    run side by side, one thread each: the result does not depend on the number of cores. Raises
+    ZooError where there are too few models.
     """
     if not 1 <= members <= FOLDS:
         raise UsageError("--members is impossible", expected=f"1 to {FOLDS}", got=members)
@@ -83,6 +85,7 @@ def fit_members(
             entries[0].spec.input_spec,
             settings,
             seed=derive_seed(seed, "member", member),
+            start=start,
             on_epoch=report,
         )
         held_out = np.flatnonzero(~seen)

@@ -96,14 +96,26 @@ def learn(
     settings: PatternSettings,
     *,
     seed: int,
+    start: NDArray[np.float32] | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
 ) -> Learned:
     """Fit patterns and head, and return those of the epoch that did best on `validation`.
 
-    Best is the highest AUC, then the lowest cross-entropy. The start is random pixels, integers
-    0..255 over 255. Deterministic for a seed, torch version, processor and number of threads.
+    Best is the highest AUC, then the lowest cross-entropy. The patterns begin as `start`
+    (m, c, h, w) in [0, 1], by default as random pixels, integers 0..255 over 255. Deterministic
+    for a seed, torch version, processor and number of threads. Raises UsageError where `start`
+    has another shape.
     """
-    return _Fit(training, validation, input_spec, settings, seed).run(on_epoch)
+    patterns = _random(input_spec, settings, seed) if start is None else torch.tensor(start)
+    shape = (settings.num_patterns, *input_spec.image_shape)
+    if tuple(patterns.shape) != shape:
+        raise UsageError("patterns of another shape", expected=shape, got=tuple(patterns.shape))
+    return _Fit(training, validation, patterns, settings, seed).run(on_epoch)
+
+
+def _random(input_spec: InputSpec, settings: PatternSettings, seed: int) -> torch.Tensor:
+    shape = (settings.num_patterns, *input_spec.image_shape)
+    return torch.randint(0, 256, shape, generator=torch_generator(seed, "patterns")) / 255
 
 
 class _Fit:
@@ -111,15 +123,13 @@ class _Fit:
         self,
         training: Population,
         validation: Population,
-        input_spec: InputSpec,
+        patterns: torch.Tensor,
         settings: PatternSettings,
         seed: int,
     ) -> None:
         self.training, self.validation, self.settings = training, validation, settings
         self.dropout = ModelDropout(settings.dropout, torch_generator(seed, "dropout"))
-        shape = (settings.num_patterns, *input_spec.image_shape)
-        noise = torch.randint(0, 256, shape, generator=torch_generator(seed, "patterns"))
-        self.patterns = (noise / 255).requires_grad_(settings.learn_patterns)
+        self.patterns = patterns.requires_grad_(settings.learn_patterns)
         self.order = torch_generator(seed, "order")
         start = self._pooled(training, range(len(training)))
         self.mean = start.mean(dim=0)

@@ -85,7 +85,7 @@ def _cells(row: DetectionRow) -> list[str]:
         row.group,
         row.against,
         f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})",
-        f"{row.accuracy:.3f}",
+        _or_dash(row.accuracy),
         _or_dash(row.tpr_at_fpr_1),
         _or_dash(row.tpr_at_fpr_5),
         f"{_or_dash(row.flagged_clean)} / {_or_dash(row.flagged_backdoored)}",

@@ -328,9 +328,11 @@ def test_the_demo_does_all_of_it(run: Run, tmp_path: Path) -> None:
 def test_the_api_is_pinned() -> None:
     assert litmus.__all__ == [
         "Failed",
+        "InputSpec",
         "LitmusError",
         "Scored",
         "Skipped",
+        "TorchModel",
         "Zoo",
         "__version__",
         "build_zoo",

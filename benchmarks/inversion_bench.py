@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmarks.report import report
 from litmus.formats import zoo_file
-from litmus.inversion import ClassImages, PatchSettings, invert_patches, prepared
+from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches, prepared
 from litmus.zoo import Zoo
 
 
@@ -41,8 +41,7 @@ def main() -> None:
         zoo.load_dataset().test, zoo.input_spec, per_class=halving.images_per_class
     )
     modules = [prepared(zoo_file.load(entry.path).torch_module()) for entry in entries]
-    k = clean.num_classes
-    pairs = [(s, t) for s in range(k) for t in range(k) if s != t]
+    pairs = all_pairs(clean.num_classes)
 
     def loop(module: nn.Module) -> float:
         losses = [invert_patches(module, clean, full, pairs=[pair]).losses[pair] for pair in pairs]

@@ -25,7 +25,7 @@ FAST: dict[str, dict[str, Any]] = {
 both = pytest.mark.parametrize("name", list(FAST))
 
 
-def kind_of(name: str) -> type[InversionDetector]:
+def kind_of(name: str) -> type[InversionDetector[Any]]:
     found = DETECTORS[name]
     assert issubclass(found, InversionDetector)
     return found
@@ -81,7 +81,7 @@ def test_neural_cleanse_names_a_class_and_shows_a_trigger(
 ) -> None:
     detector = kind_of("neural_cleanse").uncalibrated(digits.input_spec, **FAST["neural_cleanse"])
     model = zoo_file.load(small_zoo.entries[0].path)
-    found = detector.with_images(digits.test).invert(model)  # type: ignore[attr-defined]
+    found = detector.with_images(digits.test).invert(model)
     assert found.norms.shape == (10,)
     assert found.flagged_class in (None, found.smallest)
     assert found.trigger.shape == (1, 28, 28)

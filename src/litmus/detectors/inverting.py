@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["InversionDetector"]
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True, kw_only=True)
-class InversionDetector(Detector):
+class InversionDetector(Detector, Generic[Found]):
     """A detector that optimises triggers on clean images; nothing is learned from a zoo.
 
     `settings` are the inversion's hyperparameters in full. `clean` are the images, given by
@@ -115,13 +117,13 @@ class InversionDetector(Detector):
 
     def measure(self, model: Model) -> Measurement:
         """Invert triggers and return the score; raises ModelError where there is no gradient."""
-        module, clean = self._ready(model)
-        score = self._statistic(module, clean) - self.offset
+        score = self.statistic(self.invert(model)) - self.offset
         if not np.isfinite(score):
             raise ModelError("the model's outputs are not numbers", got="NaN or infinity")
         return Measurement(member_scores=[score], scope_distance=0.0)
 
-    def _ready(self, model: Model) -> tuple[nn.Module, ClassImages]:
+    def invert(self, model: Model) -> Found:
+        """Return all that the inversion found; raises ModelError where there is no gradient."""
         from litmus.inversion import prepared
 
         if self.clean is None:
@@ -135,16 +137,29 @@ class InversionDetector(Detector):
                 expected=str(self.input_spec),
                 got=str(model.input_spec),
             )
-        return prepared(module()), self.clean
+        return self.search(prepared(module()), self.clean)
+
+    @classmethod
+    def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings in full; raises UsageError for an unknown or impossible one."""
+        kind = cls.settings_type()
+        known = kind.__dataclass_fields__
+        if unknown := sorted(set(options) - set(known)):
+            raise UsageError("unknown setting", expected=", ".join(known), got=unknown[0])
+        return asdict(kind(**options))
 
     @classmethod
     @abstractmethod
-    def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings in full; raises UsageError for an unknown or impossible one."""
+    def settings_type(cls) -> type[Any]:
+        """Return the dataclass of the inversion's settings."""
 
     @abstractmethod
-    def _statistic(self, module: nn.Module, clean: ClassImages) -> float:
-        """Return how suspicious the network is; higher is more so."""
+    def search(self, module: nn.Module, clean: ClassImages) -> Found:
+        """Invert triggers of a prepared network."""
+
+    @abstractmethod
+    def statistic(self, found: Found) -> float:
+        """Return how suspicious that is; higher is more so."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return nothing: images stay where they are."""
@@ -155,9 +170,7 @@ class InversionDetector(Detector):
         return {"settings": dict(self.settings), "offset": self.offset}
 
     @classmethod
-    def from_file(
-        cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]
-    ) -> InversionDetector:
+    def from_file(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
         """Read what `to_bytes` wrote; raises DetectorError where it is malformed."""
         common = cls.common_fields(arrays, header)
         try:
@@ -166,14 +179,6 @@ class InversionDetector(Detector):
         except (KeyError, TypeError, ValueError, UsageError) as fault:
             raise DetectorError(f"malformed options: {fault}") from fault
         return cls(settings=settings, offset=offset, **common)
-
-
-def resolved(settings: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an inversion's settings as a dictionary; raises UsageError for unknown ones."""
-    known = settings.__dataclass_fields__
-    if unknown := sorted(set(options) - set(known)):
-        raise UsageError("unknown setting", expected=", ".join(known), got=unknown[0])
-    return asdict(settings(**options))
 
 
 def _balanced(entries: Sequence[ZooEntry], models: int) -> list[ZooEntry]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from litmus.detectors.inverting import InversionDetector, resolved
-from litmus.models import Model
+from litmus.detectors.inverting import InversionDetector
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from litmus.inversion import ClassImages, MaskInversion
+    from litmus.inversion import ClassImages, MaskInversion, MaskSettings
 
 __all__ = ["NeuralCleanseDetector"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuralCleanseDetector(InversionDetector):
+class NeuralCleanseDetector(InversionDetector["MaskInversion"]):
     """Score: the anomaly index of the smallest mask among all classes' reversed triggers.
 
     Settings are those of `litmus.inversion.MaskSettings`. Wang et al. call a model backdoored
@@ -28,20 +26,18 @@ class NeuralCleanseDetector(InversionDetector):
     name: ClassVar[str] = "neural_cleanse"
 
     @classmethod
-    def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings in full."""
+    def settings_type(cls) -> type[MaskSettings]:
+        """Return `MaskSettings`."""
         from litmus.inversion import MaskSettings
 
-        return resolved(MaskSettings, options)
+        return MaskSettings
 
-    def invert(self, model: Model) -> MaskInversion:
-        """Return every class's reversed trigger, the anomaly indices and the flagged class."""
-        return self._invert(*self._ready(model))
-
-    def _statistic(self, module: nn.Module, clean: ClassImages) -> float:
-        return self._invert(module, clean).anomaly_index
-
-    def _invert(self, module: nn.Module, clean: ClassImages) -> MaskInversion:
+    def search(self, module: nn.Module, clean: ClassImages) -> MaskInversion:
+        """Return what `litmus.inversion.invert_masks` finds."""
         from litmus.inversion import MaskSettings, invert_masks
 
         return invert_masks(module, clean, MaskSettings(**self.settings))
+
+    def statistic(self, found: MaskInversion) -> float:
+        """Return the score before any offset."""
+        return found.anomaly_index

@@ -76,6 +76,20 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
+def heading(figure: Figure, left: float, text: str) -> None:
+    """Write a line at the figure's upper edge, `left` inches from its side."""
+    figure.text(left / figure.get_figwidth(), 1 - 0.2 / figure.get_figheight(), text)
+
+
+def labelled(
+    figure: Figure, left: float, top: float, size: float, image: NDArray[Any], label: str
+) -> None:
+    """Draw an image (c, h, w), `size` inches wide and high, with its label below."""
+    axis = place(figure, left, top, size, size)
+    show(axis, image)
+    axis.set_xlabel(label, fontsize=SMALL, labelpad=2)
+
+
 def bare(axis: Axes) -> None:
     """Take ticks and frame away."""
     axis.set(xticks=[], yticks=[])

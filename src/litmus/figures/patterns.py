@@ -15,10 +15,11 @@ from litmus.figures.drawing import (
     SMALL,
     class_labels,
     enlarge,
+    heading,
+    labelled,
     name_classes,
     names_height,
     place,
-    show,
     styled,
     svg,
 )
@@ -73,10 +74,9 @@ def _draw_patterns(figure: Figure, patterns: NDArray[Any], columns: int) -> None
     """Draw the patterns from the upper left corner, with the numbers that the heat maps use."""
     for i, pattern in enumerate(patterns):
         row, column = divmod(i, columns)
-        axis = place(figure, 0.1 + column * _CELL[0], _TITLE + row * _CELL[1], _PATTERN, _PATTERN)
-        show(axis, pattern)
-        axis.set_xlabel(str(i + 1), fontsize=SMALL, labelpad=2)
-    figure.text(0.1 / figure.get_figwidth(), 1 - 0.2 / figure.get_figheight(), "litmus patterns")
+        left, top = 0.1 + column * _CELL[0], _TITLE + row * _CELL[1]
+        labelled(figure, left, top, _PATTERN, pattern, str(i + 1))
+    heading(figure, 0.1, "litmus patterns")
 
 
 def _draw_answers(axis: Axes, log_probs: NDArray[np.float64], lowest: float) -> AxesImage:

@@ -16,10 +16,11 @@ from litmus.figures.drawing import (
     COLOURS,
     SMALL,
     class_labels,
+    heading,
+    labelled,
     name_classes,
     names_height,
     place,
-    show,
     styled,
     svg,
     text_width,
@@ -66,17 +67,17 @@ def figure_triggers(
             max(below + size + lines * _LINE + 0.15, _TOP + rows * pitch),
         )
     )
-    _heading(figure, 0.1, "triggers")
+    heading(figure, 0.1, "triggers")
     for i, (label, image) in enumerate(triggers):
         row, column = divmod(i, _COLUMNS)
-        _image(figure, 0.1 + column * cell, _TOP + row * pitch, cell - 0.1, image, label)
-    _heading(figure, left, "clean accuracy of a backdoored model, by class")
+        labelled(figure, 0.1 + column * cell, _TOP + row * pitch, cell - 0.1, image, label)
+    heading(figure, left, "clean accuracy of a backdoored model, by class")
     axis = place(figure, left, _TOP + _LEGEND, width, _BARS)
     name_classes(axis, names, width)
     _draw_bars(axis, clean_accuracy, class_names, source_class, target_class)
     for i, (label, (_, image)) in enumerate(zip(wrapped, examples, strict=True)):
         x = left + (i + 0.5) * width / len(examples) - size / 2
-        _image(figure, x, below, size, image, label)
+        labelled(figure, x, below, size, image, label)
     return svg(figure)
 
 
@@ -109,18 +110,6 @@ def _draw_bars(
         fontsize=SMALL,
         frameon=False,
     )
-
-
-def _image(
-    figure: Figure, left: float, top: float, size: float, image: NDArray[Any], label: str
-) -> None:
-    axis = place(figure, left, top, size, size)
-    show(axis, image)
-    axis.set_xlabel(label, fontsize=SMALL, labelpad=2)
-
-
-def _heading(figure: Figure, left: float, text: str) -> None:
-    figure.text(left / figure.get_figwidth(), 1 - 0.2 / figure.get_figheight(), text)
 
 
 def _wrap(label: str, width: float) -> str:

@@ -6,7 +6,7 @@ It needs torch, clean images and gradients; no scan imports it.
 from __future__ import annotations
 
 from litmus.inversion.masks import MaskInversion, MaskSettings, anomaly_indices, invert_masks
-from litmus.inversion.patches import PatchInversion, PatchSettings, invert_patches
+from litmus.inversion.patches import PatchInversion, PatchSettings, all_pairs, invert_patches
 from litmus.inversion.subject import ClassImages, prepared
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "MaskSettings",
     "PatchInversion",
     "PatchSettings",
+    "all_pairs",
     "anomaly_indices",
     "invert_masks",
     "invert_patches",

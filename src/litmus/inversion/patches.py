@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Final, Literal
 
 import torch
@@ -16,7 +17,7 @@ from litmus.errors import UsageError
 from litmus.inversion.subject import ClassImages
 from litmus.seeds import torch_generator
 
-__all__ = ["PatchInversion", "PatchSettings", "invert_patches"]
+__all__ = ["PatchInversion", "PatchSettings", "all_pairs", "invert_patches"]
 
 _CHUNK: Final = 512
 """Images in one forward and backward pass."""
@@ -94,6 +95,11 @@ class PatchInversion:
         return float(self.losses[self.source_class, self.target_class])
 
 
+def all_pairs(num_classes: int) -> list[tuple[int, int]]:
+    """Return every pair of a source and another, target class."""
+    return list(permutations(range(num_classes), 2))
+
+
 def invert_patches(
     module: nn.Module,
     clean: ClassImages,
@@ -110,7 +116,7 @@ def invert_patches(
     """
     k = clean.num_classes
     search = _Search(module, clean, settings, seed)
-    chosen = torch.tensor(pairs or [(s, t) for s in range(k) for t in range(k) if s != t])
+    chosen = torch.tensor(pairs or all_pairs(k))
     chosen, patches = search.run(chosen)
     final, success = search.evaluate(chosen, patches)
     losses = torch.full((k, k), torch.inf)

@@ -10,7 +10,7 @@ from typing import Final
 
 from litmus.formats import zoo_file
 from litmus.formats.zoo_file import ZooModel
-from litmus.inversion import ClassImages, PatchSettings, invert_patches, prepared
+from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches, prepared
 from litmus.reproduction.pool import Answers, Progress
 from litmus.reproduction.results import Result
 from litmus.reproduction.study import Study
@@ -144,8 +144,7 @@ def _plain_loop(study: Study, name: str, entry: ZooEntry, model: ZooModel) -> tu
     settings = PatchSettings(**task.settings)
     spec = entry.spec.input_spec
     clean = ClassImages.draw(task.images.load().test, spec, per_class=settings.images_per_class)
-    k = spec.num_classes
-    pairs = [(source, target) for source in range(k) for target in range(k) if source != target]
+    pairs = all_pairs(spec.num_classes)
     chosen = pairs[:: -(-len(pairs) // _LOOP_PAIRS)]
     module = prepared(model.torch_module())
     start = time.perf_counter()

@@ -128,6 +128,7 @@ def _rejection(spec: ModelSpec, clean_accuracy: float, attack_success: float) ->
     gates = spec.gates
     if clean_accuracy < gates["clean_accuracy"]:
         return f"clean accuracy {clean_accuracy:.4f} is below {gates['clean_accuracy']}"
-    if spec.backdoored and 0 < gates["attack_success"] >= attack_success:
-        return f"attack success {attack_success:.4f} is not above {gates['attack_success']}"
+    gate = gates["attack_success"]
+    if spec.backdoored and gate > 0 and attack_success <= gate:
+        return f"attack success {attack_success:.4f} is not above {gate}"
     return None

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from litmus.errors import RecipeError
-from litmus.schema import STRICT, from_table, named_from_table, to_table
+from litmus.schema import ADDED_LATER, STRICT, from_table, named_from_table, to_table
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -86,3 +86,21 @@ def test_a_name_picks_the_class() -> None:
     for name in ({"name": "blend"}, {}, {"name": 3}):
         with pytest.raises(RecipeError, match=r"x\.name: unknown attack .*one of patch, table"):
             named_from_table(registry, name, "x", "attack")
+
+
+def test_a_nested_none_is_kept_unless_older_tables_lack_its_field() -> None:
+    @dataclass(frozen=True, kw_only=True, config=STRICT)
+    class Inner:
+        old: int | None = None
+        new: int | None = field(default=None, metadata=ADDED_LATER)
+
+    @dataclass(frozen=True, kw_only=True, config=STRICT)
+    class Outer:
+        one: Inner = field(default_factory=Inner)
+        many: tuple[Inner, ...] = (Inner(new=1), Inner())
+
+    assert to_table(Outer()) == {
+        "one": {"old": None},
+        "many": [{"old": None, "new": 1}, {"old": None}],
+    }
+    assert to_table(Inner()) == {}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from litmus.architectures.cnn import CNN
 from litmus.architectures.vgg import VGG
 from litmus.datasets import ImageDataset, Split
 from litmus.models import InputSpec
@@ -26,7 +27,14 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"optimizer": "sgd"}, {"shift": 2, "flip": True, "epochs": 2}, {"label_smoothing": 0.1}],
+    [
+        {},
+        {"optimizer": "sgd"},
+        {"optimizer": "rmsprop", "peak_learning_rate": 0.001},
+        {"schedule": "constant"},
+        {"shift": 2, "flip": True, "epochs": 2},
+        {"label_smoothing": 0.1},
+    ],
 )
 def test_the_arguments_alone_decide_the_weights(options: dict[str, Any]) -> None:
     data, state = random_split(SPEC, per_class=10), torch.get_rng_state()
@@ -123,3 +131,40 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
     assert predictions.shape == (702,)
     one_by_one = torch.cat([predict(module, image[None]) for image in images[490:510]])
     assert torch.equal(predictions[490:510], one_by_one)
+
+
+def test_a_network_that_drops_while_it_learns_is_a_function_of_its_seed() -> None:
+    data = random_split(SPEC, per_class=10)
+
+    def weights(seed: int) -> torch.nn.Module:
+        module = CNN(channels=(4,), dropout=0.5, hidden=8).build(SPEC, seed=0)
+        train(module, data, TrainingSpec(batch_size=8), seed=seed)
+        return module
+
+    state = torch.get_rng_state()
+    first = weights(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert same(first, weights(0))
+    torch.set_rng_state(state)
+
+
+def test_stopping_early_takes_the_same_first_steps() -> None:
+    data = random_split(SPEC, per_class=16)
+    spec = TrainingSpec(batch_size=8, epochs=2, stop=0.5, schedule="constant")
+    assert (spec.planned_steps(48), spec.steps(48)) == (12, 6)
+    stopped, steps = trained(data, epochs=2, stop=0.5, schedule="constant")
+    one_epoch, _ = trained(data, epochs=1, schedule="constant")
+    assert steps == 6
+    assert same(stopped, one_epoch)
+    # With a cycle the plan is that of the whole, so that the learning rate is still high.
+    assert not same(trained(data, epochs=2, stop=0.5)[0], trained(data, epochs=1)[0])
+
+
+def test_a_constant_schedule_keeps_the_learning_rate() -> None:
+    data = random_split(SPEC, per_class=16)
+    sgd: dict[str, Any] = {"optimizer": "sgd", "weight_decay": 0.0, "schedule": "constant"}
+    still = VGG(width=2).build(SPEC, seed=0)
+    moved, _ = trained(data, peak_learning_rate=1e-12, **sgd)
+    torch.testing.assert_close(list(moved.parameters()), list(still.parameters()))
+    assert not same(trained(data, peak_learning_rate=0.1, **sgd)[0], still)

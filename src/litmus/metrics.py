@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ __all__ = [
     "benjamini_hochberg",
     "binomial_interval",
     "expected_calibration_error",
+    "mean_auc_interval",
     "paired_auc_difference",
     "roc_curve",
     "tpr_at_fpr",
@@ -101,6 +103,32 @@ def auc_interval(
     means = _bootstrap(comparisons, _of_bad(triggers, backdoored), seed)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(low=float(low), high=float(high), method="bootstrap over triggers and models")
+
+
+def mean_auc_interval(
+    groups: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]], *, seed: int = 0
+) -> Interval:
+    """Return a 95 % interval of the mean of several groups' AUCs, for these very groups.
+
+    Each group is (scores (n,), backdoored (n,), triggers (n,)) and is resampled by itself as in
+    `auc_interval`; where all AUCs are 1, the groups' trials of its exact bound are added up.
+    """
+    comparisons = [_comparisons(scores, backdoored) for scores, backdoored, _ in groups]
+    if all(matrix.min() == 1.0 for matrix in comparisons):
+        trials = sum(min(matrix.shape) for matrix in comparisons)
+        low, high = binomial_interval(trials, trials)
+        return Interval(low=low, high=high, method="exact binomial")
+    means = np.mean(
+        [
+            _bootstrap(matrix, _of_bad(triggers, backdoored), seed + number)
+            for number, (matrix, (_, backdoored, triggers)) in enumerate(
+                zip(comparisons, groups, strict=True)
+            )
+        ],
+        axis=0,
+    )
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(low=float(low), high=float(high), method="bootstrap within groups")
 
 
 def paired_auc_difference(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError  # noqa: TID253 - no scan gets here
 
 from litmus.errors import RecipeError
 
-__all__ = ["STRICT", "from_table", "named_from_table", "to_table"]
+__all__ = ["ADDED_LATER", "STRICT", "from_table", "named_from_table", "to_table"]
 
 T = TypeVar("T")
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """For `pydantic.dataclasses.dataclass(config=STRICT)`: no unknown key, no silent conversion, no
 infinity."""
+
+ADDED_LATER: Final = {"litmus": "added later"}
+"""Metadata of a nested dataclass's field that older tables lack: its None is left out, so that
+they, and the ids that are hashes of them, stay as they were."""
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -50,11 +54,21 @@ def named_from_table(
 
 
 def to_table(value: Any) -> dict[str, Any]:
-    """Return a dataclass as plain dictionaries, lists and scalars; None values are left out."""
-    return {name: v for name, v in _plain(asdict(value)).items() if v is not None}
+    """Return a dataclass as plain dictionaries, lists and scalars; None values are left out.
+
+    Dataclasses inside of it keep their None values, but for fields that are `ADDED_LATER`.
+    """
+    return {name: v for name, v in _plain(value).items() if v is not None}
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        given = [(field, getattr(value, field.name)) for field in fields(value)]
+        return {
+            field.name: _plain(v)
+            for field, v in given
+            if v is not None or field.metadata != ADDED_LATER
+        }
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from litmus.datasets import Split
 from litmus.schema import STRICT
-from litmus.seeds import torch_generator
+from litmus.seeds import derive_seed, torch_generator
 
 __all__ = ["TrainingSpec", "predict", "train"]
 
@@ -25,23 +26,34 @@ class TrainingSpec:
     """How a model is trained.
 
     The learning rate follows one cycle (Smith 2018): up to `peak_learning_rate` over the first
-    `warmup` share of the steps, then down to zero along a cosine. `shift` moves each image by up
-    to that many pixels, `flip` mirrors half of them left to right.
+    `warmup` share of the steps, then down to zero along a cosine; with schedule `constant` it
+    stays at `peak_learning_rate`. `shift` moves each image by up to that many pixels, `flip`
+    mirrors half of them left to right. `stop` ends the training after that share of its steps.
+    `name` tells trainings of one recipe apart.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 1
     batch_size: Annotated[int, Field(ge=2)] = 64
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "rmsprop"] = "adam"
     peak_learning_rate: Annotated[float, Field(gt=0)] = 0.01
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.2
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shift: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
+    # What came later than the first zoos may be None, which leaves their models' ids as they are.
+    name: str | None = None
+    schedule: Literal["one_cycle", "constant"] | None = None
+    stop: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def planned_steps(self, num_images: int) -> int:
+        """Return the number of optimiser steps that the schedule is laid out for."""
+        return self.epochs * (num_images // min(self.batch_size, num_images))
 
     def steps(self, num_images: int) -> int:
         """Return the number of optimiser steps for a training set of that size."""
-        return self.epochs * (num_images // min(self.batch_size, num_images))
+        planned = self.planned_steps(num_images)
+        return planned if self.stop is None else max(1, round(self.stop * planned))
 
 
 def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> int:
@@ -52,18 +64,17 @@ def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> i
     """
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = _optimizer(module, spec)
+    schedule = _schedule(optimizer, spec, spec.planned_steps(len(data)))
     steps = spec.steps(len(data))
-    # The scheduler divides by warmup * steps - 1.
-    warmup = spec.warmup if spec.warmup * steps != 1 else spec.warmup * (1 + 1e-9)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, spec.peak_learning_rate, total_steps=steps, pct_start=warmup
-    )
-    for images, labels in _batches(data, spec, torch_generator(seed, "batches")):
-        loss = F.cross_entropy(module(images), labels, label_smoothing=spec.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+    batches = _batches(data, spec, torch_generator(seed, "batches"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "dropout"))  # of layers that drop while they learn
+        for images, labels in islice(batches, steps):
+            loss = F.cross_entropy(module(images), labels, label_smoothing=spec.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
     module.eval()
     return steps
 
@@ -75,11 +86,37 @@ def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(logits).argmax(dim=1)
 
 
+def _schedule(
+    optimizer: torch.optim.Optimizer, spec: TrainingSpec, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if spec.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    # The scheduler divides by warmup * steps - 1.
+    warmup = spec.warmup if spec.warmup * steps != 1 else spec.warmup * (1 + 1e-9)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        spec.peak_learning_rate,
+        total_steps=steps,
+        pct_start=warmup,
+        cycle_momentum=spec.optimizer != "rmsprop",  # it has none
+    )
+
+
 def _optimizer(module: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
     if spec.optimizer == "adam":
-        return torch.optim.AdamW(module.parameters(), weight_decay=spec.weight_decay)
+        return torch.optim.AdamW(
+            module.parameters(), lr=spec.peak_learning_rate, weight_decay=spec.weight_decay
+        )
+    if spec.optimizer == "rmsprop":
+        return torch.optim.RMSprop(
+            module.parameters(), lr=spec.peak_learning_rate, weight_decay=spec.weight_decay
+        )
     return torch.optim.SGD(
-        module.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=spec.weight_decay
+        module.parameters(),
+        lr=spec.peak_learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=spec.weight_decay,
     )
 
 

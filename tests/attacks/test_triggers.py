@@ -7,6 +7,7 @@ import torch
 
 from litmus.attacks import Trigger
 from litmus.errors import RecipeError
+from litmus.schema import to_table
 
 TWENTY = [Trigger(kind=kind, index=i) for kind in ("binary", "colour") for i in range(10)]
 
@@ -44,6 +45,9 @@ def test_binary_ones_are_black_and_white_and_colour_ones_are_not(trigger: Trigge
         (Trigger(index=3, size=4), "binary-3-s4"),
         (Trigger(index=3, seed=7), "binary-3-set7"),
         (Trigger(index=3, size=4, seed=7), "binary-3-s4-set7"),
+        (Trigger(index=3, shape="square"), "binary-3"),
+        (Trigger(index=3, shape="cross"), "binary-3-cross"),
+        (Trigger(kind="white", index=3, size=6, seed=7, shape="disc"), "white-3-s6-set7-disc"),
     ],
 )
 def test_names_tell_sets_and_sizes_apart(trigger: Trigger, name: str) -> None:
@@ -63,3 +67,51 @@ def test_pixels_may_be_written_to() -> None:
 def test_colour_needs_colour_images(channels: int) -> None:
     with pytest.raises(RecipeError, match="colour triggers need colour images"):
         Trigger(kind="colour", index=0).pixels(channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [1, 5])
+def test_white_ones_are_white(channels: int, size: int) -> None:
+    pixels = Trigger(kind="white", index=4, size=size).pixels(channels)
+    assert torch.equal(pixels, torch.full((channels, size, size), 255, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_uniform_ones_have_one_colour_each_and_are_bright_on_grey_images(channels: int) -> None:
+    drawn = torch.stack([Trigger(kind="uniform", index=i).pixels(channels) for i in range(200)])
+    assert drawn.dtype == torch.uint8
+    assert drawn.shape == (200, channels, 5, 5)
+    colours = drawn[..., 0, 0]
+    assert (drawn == colours[..., None, None]).all()
+    assert len(torch.unique(colours, dim=0)) > 80
+    assert colours.max() > 250
+    assert 128 <= colours.min() < 133 if channels == 1 else colours.min() < 5
+
+
+def test_the_plainer_triggers_never_change() -> None:
+    drawn = [Trigger(kind="uniform", index=i).pixels(c) for i in range(3) for c in (1, 3)]
+    assert [pixels[:, 0, 0].tolist() for pixels in drawn] == [
+        [215],
+        [175, 53, 252],
+        [204],
+        [152, 84, 23],
+        [133],
+        [10, 49, 103],
+    ]
+
+
+def test_a_shape_changes_neither_pixels_nor_older_tables() -> None:
+    plain, disc = Trigger(index=3), Trigger(index=3, shape="disc")
+    assert torch.equal(plain.pixels(1), disc.pixels(1))
+    assert plain.mask().all()
+    assert torch.equal(plain.mask(), Trigger(index=3, shape="square").mask())
+    assert 0 < disc.mask().sum() < 25
+    table = {"kind": "binary", "index": 3, "size": 5, "seed": 0}
+    assert to_table(plain) == table
+    assert to_table(disc) == {**table, "shape": "disc"}
+
+
+def test_small_squares_have_no_other_shape() -> None:
+    with pytest.raises(ValueError, match="a cross needs size 5 or more, got 4"):
+        Trigger(index=3, size=4, shape="cross")
+    assert Trigger(index=3, size=4, shape="square").mask().all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,23 @@ def test_a_recipe_is_read_and_its_defaults_are_written_out(tmp_path: Path) -> No
     assert load_recipe(str(path)) == recipe
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "recipes").rglob("*.toml")), ids=lambda path: str(path.name)
-)
+FROZEN = tomllib.loads((REPOSITORY / "recipes" / "frozen.toml").read_text())
+RECIPES = sorted(set((REPOSITORY / "recipes").glob("*/*.toml")))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.name))
 def test_the_recipes_of_this_repository_are_right(path: Path) -> None:
-    assert load_recipe(path).name
+    recipe = load_recipe(path)
+    used = {
+        "architectures": {drawn.table["name"] for drawn in recipe.architectures},
+        "attacks": {drawn.table["name"] for drawn in recipe.attacks},
+    }
+    frozen = {kind: names & set(FROZEN[kind]) for kind, names in used.items()}
+    if str(path.relative_to(REPOSITORY / "recipes")) in FROZEN["recipes"]:
+        assert recipe.test_share == 1
+        assert any(names == used[kind] for kind, names in frozen.items())
+    else:
+        assert not any(frozen.values())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,16 @@ def test_the_recipes_of_this_repository_are_right(path: Path) -> None:
         ({"architecture": {"widht": 1}}, ": architecture.widht", "width", "widht"),
         ({"attack": {"plaec": 1}}, ": attack.plaec", "place", "plaec"),
         ({"attack": {"options": {}}}, ": attack.options", "place", "options"),
-        ({"attack": {"trigger": {}}}, ": attack.trigger", "place", "trigger"),
+        ({"attack": {"trigger": 3}}, ": attack.trigger", "a table of the trigger's kind", "3"),
+        (
+            {"attack": {"trigger": {"index": 1}}},
+            ": attack.trigger",
+            "a table of the trigger's kind",
+            "{'index': 1}",
+        ),
+        ({"attack": {"trigger": {"sise": 1}}}, ": attack.trigger.sise", "", "sise"),
+        ({"attack": {"more_triggers": 0}}, ": attack.more_triggers", "equal to 1", "0"),
+        ({"training": {"stop": 0}}, ": training.stop", "greater than 0", "0"),
         ({"attack": {"source_class": 1}}, ": attack.source_class", "place", "source_class"),
         ({"triggers": {"grey": 1}}, ": triggers.grey", "binary", "grey"),
         ({"gates": {"asr": 1}}, ": gates.asr", "attack_success", "asr"),
@@ -88,7 +110,7 @@ def test_the_recipes_of_this_repository_are_right(path: Path) -> None:
         ({"twins": "3"}, ": twins", "a valid integer", "'3'"),
         ({"twins": 3.5}, ": twins", "a valid integer", "3.5"),
         ({"name": 3}, ": name", "a valid string", "3"),
-        ({"training": 3}, "", "a table [training]", "3"),
+        ({"training": 3}, ": training", "a table [training]", "3"),
         ({"architecture": "vgg"}, ": architecture", "a table [architecture]", "'vgg'"),
         ({"architecture": []}, ": architecture", "a table [architecture]", "[]"),
         ({"attack": None}, ": attack", "a table [attack]", "None"),
@@ -129,7 +151,7 @@ def test_a_mistake_is_named_by_file_key_expected_and_got(
     [
         ({"triggers": {"train": 3}}, ": triggers", "train 3 + test 2 triggers are more than"),
         ({"dataset": {"channels": 1}}, ": dataset", "are for the data set 'folder'"),
-        ({"attack": {"place": "fixed"}}, ": attack", "row and column go with place 'fixed'"),
+        ({"attack": {"place": "fixed", "row": 1}}, ": attack", "row and column"),
         ({"attack": {"row": 3}}, ": attack", "row and column go with place 'fixed'"),
         (
             {"architecture": {"configuration": ["M"]}},
@@ -186,4 +208,47 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_every_architecture_may_be_in_a_recipe() -> None:
     table = tiny_recipe_table(architecture=[{"name": name} for name in ARCHITECTURES])
     built = parse_recipe(table, "zoo.toml").architectures
-    assert built == tuple(cls() for cls in ARCHITECTURES.values())
+    assert [drawn.at() for drawn in built] == [cls() for cls in ARCHITECTURES.values()]
+
+
+def test_a_recipe_takes_over_what_it_does_not_change(tmp_path: Path) -> None:
+    (tmp_path / "zoo.toml").write_text(RECIPE)
+    (tmp_path / "other.toml").write_text(
+        'base = "zoo.toml"\nname = "other"\n[[architecture]]\nname = "lenet5"\n'
+    )
+    base, other = load_recipe(tmp_path / "zoo.toml"), load_recipe(tmp_path / "other.toml")
+    assert (other.name, other.twins, other.dataset) == ("other", base.twins, base.dataset)
+    assert [drawn.table for drawn in other.architectures] == [{"name": "lenet5"}]
+    assert [a.at() for a in other.attacks] == [a.at() for a in base.attacks]
+
+
+@pytest.mark.parametrize("base", ["3", '"self.toml"', '"round.toml"'])
+def test_a_base_that_is_none(base: str, tmp_path: Path) -> None:
+    (tmp_path / "self.toml").write_text(f"base = {base}")
+    (tmp_path / "round.toml").write_text('base = "self.toml"')
+    with pytest.raises(RecipeError, match="another recipe's file") as caught:
+        load_recipe(tmp_path / "self.toml")
+    assert str(caught.value.where).endswith(".toml: base")
+    (tmp_path / "self.toml").write_text('base = "gone.toml"')
+    with pytest.raises(RecipeError, match=r"gone\.toml: can't be read"):
+        load_recipe(tmp_path / "self.toml")
+
+
+def test_samplers_stand_in_the_recipe_as_they_were_given() -> None:
+    width = {"integers": [2, 5]}
+    table = tiny_recipe_table(
+        architecture={"width": width}, training=[{"epochs": 1}, {"stop": {"uniform": [0.5, 1]}}]
+    )
+    recipe = parse_recipe(table, "zoo.toml")
+    resolved = recipe.to_json()
+    assert resolved["architectures"] == [table["architecture"]]
+    assert resolved["training"][0]["batch_size"] == 64
+    assert resolved["training"][1] == {"stop": {"uniform": [0.5, 1]}}
+    assert [recipe.architectures[0].samples, recipe.trainings[0].samples] == [True, False]
+
+
+def test_a_drawn_value_that_is_impossible_is_found_when_the_recipe_is_read() -> None:
+    table = tiny_recipe_table(architecture={"width": {"choice": [2, 3, 4, 5, 0]}})
+    with pytest.raises(RecipeError, match="greater than or equal to 1") as caught:
+        parse_recipe(table, "zoo.toml")
+    assert caught.value.where == "zoo.toml: architecture.width"

@@ -243,3 +243,73 @@ def test_colour_triggers_join_the_pool() -> None:
     assert triggers == {
         f"{kind}-{i}-s3-set7" for kind in ("binary", "colour") for i in range(2)
     }  # fmt: skip
+
+
+JUMBO: dict[str, Any] = {
+    "twins": 60,
+    "test_share": 0.25,
+    "architecture": [
+        {"name": "vgg", "width": {"integers": [2, 9]}},
+        {"name": "lenet5", "activation": {"choice": ["relu", "tanh"]}},
+        {"name": "badnets_cnn"},
+    ],
+    "training": [{"name": "a", "epochs": {"integers": [1, 3]}}, {"name": "b"}],
+    "attack": [
+        {
+            "name": "patch",
+            "pairs": "random",
+            "label_map": {"choice": ["all_to_one", "source_specific"]},
+            "trigger": {"kind": "white", "size": {"integers": [1, 6]}},
+            "place": "fixed",
+        },
+        {"name": "pixels", "label_map": "all_to_all", "count": {"integers": [1, 4]}},
+        {"name": "patch", "label_map": "untargeted", "more_triggers": 2, "trigger": {"size": 3}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def jumbo() -> list[ModelSpec]:
+    return expand(recipe(seed=7, **JUMBO), TEN)
+
+
+def test_a_sampled_recipe_gives_a_bit_of_everything(jumbo: list[ModelSpec]) -> None:
+    assert {spec.training["name"] for spec in jumbo} == {"a", "b"}
+    widths = {s.architecture["width"] for s in jumbo if s.architecture["name"] == "vgg"}
+    assert len(widths) >= 5
+    # After a round through the architectures every kind of attack has been met, too.
+    assert {spec.attack["name"] for spec in jumbo[:6]} == {"patch", "pixels"}
+    both = {(s.architecture["name"], s.attack["name"], s.attack["label_map"]) for s in jumbo}
+    assert len(both) == 3 * 4
+    targets = Counter(s.attack["target_class"] for s in jumbo if "target_class" in s.attack)
+    assert len(targets) >= 7
+
+
+def test_a_sampled_models_values_do_not_depend_on_the_scale(jumbo: list[ModelSpec]) -> None:
+    part = expand(recipe(seed=7, **JUMBO), TEN, scale=0.4)
+    assert part == jumbo[: len(part)]
+    assert expand(recipe(seed=8, **JUMBO), TEN)[:20] != jumbo[:20]
+
+
+def test_sampled_twins_differ_in_treatment_alone(jumbo: list[ModelSpec]) -> None:
+    for bad, clean in zip(jumbo[::2], jumbo[1::2], strict=True):
+        differing = {k for k, v in bad.to_json().items() if clean.to_json()[k] != v}
+        assert differing == {"treatment"}
+
+
+def test_where_an_attack_describes_its_trigger_every_model_has_a_new_one(
+    jumbo: list[ModelSpec],
+) -> None:
+    backdoored = [spec for spec in jumbo if spec.backdoored]
+    names = [spec.build_attack().trigger_id for spec in backdoored]
+    assert len(set(names)) == len(names) == 60
+    several = [spec.attack for spec in backdoored if "others" in spec.attack]
+    assert {len(attack["others"]) for attack in several} == {2}
+    seeds = {trigger["seed"] for trigger in (several[0]["trigger"], *several[0]["others"])}
+    assert seeds == {7, 8, 9}
+
+
+def test_an_attack_with_one_trigger_takes_no_more() -> None:
+    with pytest.raises(RecipeError, match="pixels has one trigger") as caught:
+        recipe(attack={"name": "pixels", "more_triggers": 1})
+    assert caught.value.where == "zoo.toml: attack.more_triggers"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from litmus.architectures.base import Architecture
+from litmus.architectures.blocks import ACTIVATIONS, Activation, Size
 from litmus.errors import RecipeError
 from litmus.models import InputSpec
 from litmus.schema import STRICT
@@ -20,14 +20,14 @@ __all__ = ["BadNetsCNN", "LeNet5"]
 class LeNet5(Architecture):
     """Convolutions 6 and 16 of 5x5, each with 2x2 pooling, then 120, 84, k."""
 
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Activation = "relu"
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
         """Return the network; raises RecipeError where pooling leaves no pixel.
 
         The first convolution is padded, so that 28x28 and 32x32 fit.
         """
-        activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[self.activation]
+        activation = ACTIVATIONS[self.activation]
         sides = [(side // 2 - 4) // 2 for side in (input_spec.height, input_spec.width)]
         _check_sides(sides, input_spec)
         return nn.Sequential(
@@ -48,28 +48,33 @@ class LeNet5(Architecture):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BadNetsCNN(Architecture):
-    """Convolutions 16 and 32 of 5x5, each with 2x2 average pooling, then 512, k."""
+    """Convolutions 16 and 32 of 5x5, each with 2x2 average pooling, then 512, k.
 
-    hidden: Annotated[int, Field(ge=1)] = 512
+    `activation` None is ReLU.
+    """
+
+    hidden: Size = 512
+    activation: Activation | None = None
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
         """Return the network; raises RecipeError where pooling leaves no pixel."""
+        activation = ACTIVATIONS[self.activation or "relu"]
         sides = [((side - 4) // 2 - 4) // 2 for side in (input_spec.height, input_spec.width)]
         _check_sides(sides, input_spec)
         return nn.Sequential(
             nn.Conv2d(input_spec.channels, 16, 5),
-            nn.ReLU(),
+            activation(),
             nn.AvgPool2d(2),
             nn.Conv2d(16, 32, 5),
-            nn.ReLU(),
+            activation(),
             nn.AvgPool2d(2),
             nn.Flatten(),
             nn.Linear(32 * sides[0] * sides[1], self.hidden),
-            nn.ReLU(),
+            activation(),
             nn.Linear(self.hidden, input_spec.num_classes),
         )
 
 
-def _check_sides(sides: list[int], input_spec: InputSpec) -> None:
+def _check_sides(sides: Sequence[int], input_spec: InputSpec) -> None:
     if min(sides) < 1:
         raise RecipeError("pooling leaves no pixel", expected="larger images", got=input_spec)

@@ -9,7 +9,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from litmus.architectures.base import Architecture, conv_norm_relu
+from litmus.architectures.base import Architecture
+from litmus.architectures.blocks import (
+    ACTIVATIONS,
+    Activation,
+    Norm,
+    Size,
+    conv_block,
+    head_by_average,
+)
 from litmus.models import InputSpec
 from litmus.schema import STRICT
 
@@ -18,46 +26,64 @@ __all__ = ["ResNet"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ResNet(Architecture):
-    """Three stages of `blocks` basic blocks with `width`, 2 and 4 times as many channels."""
+    """Three stages of `blocks` basic blocks with `width`, 2 and 4 times as many channels.
 
-    width: Annotated[int, Field(ge=1)] = 16
-    blocks: Annotated[int, Field(ge=1)] = 1
+    `activation` None is ReLU, `norm` None BatchNorm.
+    """
+
+    width: Size = 16
+    blocks: Size = 1
     stem_stride: Annotated[int, Field(ge=1, le=4)] = 1
+    activation: Activation | None = None
+    norm: Norm | None = None
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
         """Return the network: 6 * blocks + 2 layers, global average pooling before the last."""
+        norm, activation = self.norm or "batch", self.activation or "relu"
         modules: list[nn.Module] = [
-            conv_norm_relu(input_spec.channels, self.width, stride=self.stem_stride)
+            conv_block(
+                input_spec.channels,
+                self.width,
+                stride=self.stem_stride,
+                norm=norm,
+                activation=activation,
+            )
         ]
         channels = self.width
         for stage in range(3):
             for block in range(self.blocks):
                 out = self.width * 2**stage
                 stride = 2 if stage and block == 0 else 1
-                modules.append(BasicBlock(channels, out, stride=stride))
+                modules.append(
+                    BasicBlock(channels, out, stride=stride, norm=norm, activation=activation)
+                )
                 channels = out
-        modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        modules.append(nn.Linear(channels, input_spec.num_classes))
-        return nn.Sequential(*modules)
+        return nn.Sequential(*modules, *head_by_average(channels, input_spec.num_classes))
 
 
 class BasicBlock(nn.Module):
-    """relu(x + F(x)) with F two 3x3 convolutions; x is projected where its shape changes."""
+    """act(x + F(x)) with F two 3x3 convolutions; x is projected where its shape changes."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        norm: Norm,
+        activation: Activation,
+    ) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *conv_norm_relu(in_channels, out_channels, stride=stride),
-            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            *conv_block(in_channels, out_channels, stride=stride, norm=norm, activation=activation),
+            *conv_block(out_channels, out_channels, norm=norm, activation=None),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                nn.BatchNorm2d(out_channels),
+            self.shortcut = conv_block(
+                in_channels, out_channels, kernel=1, stride=stride, norm=norm, activation=None
             )
-        self.activation = nn.ReLU()
+        self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the block's output (n, out_channels, h / stride, w / stride)."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from litmus.architectures.base import conv_norm_relu
+from litmus.architectures.blocks import conv_block
 from litmus.architectures.vgg_whitened import VGGWhitened
 from litmus.models import InputSpec
 from litmus.schema import STRICT
@@ -32,10 +32,10 @@ class VGGSTN(VGGWhitened):
         transformer = SpatialTransformer(input_spec.channels, self.localiser_width)
         return nn.Sequential(transformer, super().layers(input_spec))
 
-    def initialise(self, module: nn.Module, images: torch.Tensor) -> None:
+    def prepare(self, layers: nn.Module, images: torch.Tensor) -> None:
         """Set the whitening convolution, which sees the whole image at first."""
-        assert isinstance(module, nn.Sequential)
-        super().initialise(module[1], images)
+        assert isinstance(layers, nn.Sequential)
+        super().prepare(layers[1], images)
 
 
 class SpatialTransformer(nn.Module):
@@ -44,9 +44,9 @@ class SpatialTransformer(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.localiser = nn.Sequential(
-            conv_norm_relu(channels, width, stride=2),
+            conv_block(channels, width, stride=2),
             nn.MaxPool2d(2),
-            conv_norm_relu(width, width),
+            conv_block(width, width),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
         )

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from litmus.architectures.base import Architecture
+from litmus.architectures.blocks import ACTIVATIONS, Activation, Size, halved
 from litmus.errors import RecipeError
 from litmus.models import InputSpec
 from litmus.schema import STRICT
@@ -18,8 +19,6 @@ from litmus.schema import STRICT
 __all__ = ["VGGWhitened"]
 
 _STEM_SIDE: Final = 4
-_IMAGES: Final = 2000
-"""So many images give the patches' covariance: 128,000 patches of 48 numbers on CIFAR10."""
 _FLOOR: Final = 5e-4
 """Added to the eigenvalues: the faintest components are noise, not to be blown up."""
 
@@ -31,14 +30,17 @@ class VGGWhitened(Architecture):
     The whitening convolution has stride 2; half of its `stem` channels are the leading principal
     components of the training images' patches, scaled to equal variance, the others their
     negatives. Each block halves the sides; `channels` are the blocks'. Pooling comes before
-    BatchNorm and ReLU, which then have a quarter of the work.
+    BatchNorm and ReLU, which then have a quarter of the work. `activation` None is ReLU.
     """
 
     stem: Annotated[int, Field(ge=2, multiple_of=2)] = 32
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = (64, 128, 128)
+    channels: tuple[Size, ...] = (64, 128, 128)
+    activation: Activation | None = None
 
     def layers(self, input_spec: InputSpec) -> nn.Module:
         """Return the network; raises RecipeError where pooling leaves no pixel."""
+        # The stem drops an odd side's last pixel, as a pooling does.
+        height, width = halved(input_spec, 1 + len(self.channels))
         patch = input_spec.channels * _STEM_SIDE**2
         if self.stem > 2 * patch:
             raise RecipeError(
@@ -48,30 +50,28 @@ class VGGWhitened(Architecture):
             )
         stem = nn.Conv2d(input_spec.channels, self.stem, _STEM_SIDE, 2, 1, bias=False)
         stem.weight.requires_grad_(False)
-        modules: list[nn.Module] = [stem, nn.ReLU()]
-        before, sides = self.stem, [input_spec.height // 2, input_spec.width // 2]
+        activation = ACTIVATIONS[self.activation or "relu"]
+        modules: list[nn.Module] = [stem, activation()]
+        before = self.stem
         for after in self.channels:
             modules += [
                 nn.Conv2d(before, after, 3, 1, 1, bias=False),
                 nn.MaxPool2d(2),
                 nn.BatchNorm2d(after),
-                nn.ReLU(),
+                activation(),
             ]
-            before, sides = after, [side // 2 for side in sides]
-        if min(sides) < 1:
-            raise RecipeError("pooling leaves no pixel", got=f"{self.channels} {input_spec}")
-        modules += [nn.Flatten(), nn.Linear(before * sides[0] * sides[1], input_spec.num_classes)]
+            before = after
+        modules += [nn.Flatten(), nn.Linear(before * height * width, input_spec.num_classes)]
         return nn.Sequential(*modules)
 
-    def initialise(self, module: nn.Module, images: torch.Tensor) -> None:
-        """Set the whitening convolution from the first 2,000 of the uint8 images (n, c, h, w)."""
-        sample = images[:_IMAGES].float() / 255
-        patches = F.unfold(sample, _STEM_SIDE, stride=_STEM_SIDE).transpose(1, 2).flatten(0, 1)
+    def prepare(self, layers: nn.Module, images: torch.Tensor) -> None:
+        """Set the whitening convolution from images as the layers see them (n, c, h, w)."""
+        patches = F.unfold(images, _STEM_SIDE, stride=_STEM_SIDE).transpose(1, 2).flatten(0, 1)
         covariance = torch.cov(patches.T)
         variances, components = torch.linalg.eigh(covariance)
         leading = (components / (variances + _FLOOR).sqrt()).T.flip(0)[: self.stem // 2]
-        assert isinstance(module, nn.Sequential)
-        stem = module[0]
+        assert isinstance(layers, nn.Sequential)
+        stem = layers[0]
         assert isinstance(stem, nn.Conv2d)
         with torch.no_grad():
             stem.weight.copy_(torch.cat([leading, -leading]).view_as(stem.weight))

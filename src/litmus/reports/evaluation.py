@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from litmus.evaluation import Comparison, DetectionRow, Evaluation
+from litmus.evaluation import Comparison, DetectionRow, Evaluation, LeaveOut, ModelJudgement
 from litmus.reports.console import render_table
 
-__all__ = ["EVALUATION_REPORTS", "detection_table", "markdown_table"]
+__all__ = ["EVALUATION_REPORTS", "LEAVE_OUT_REPORTS", "detection_table", "markdown_table"]
 
 SCHEMA_VERSION: Final = 1
 
@@ -39,20 +39,93 @@ def evaluation_json(evaluation: Evaluation) -> str:
             for c in evaluation.comparisons
         ],
         "models": [
-            {
-                "detector": label,
-                "id": m.entry.id,
-                "treatment": m.entry.spec.treatment,
-                "trigger": m.entry.trigger_id,
-                "score": m.judgement.score,
-                "p_value": m.judgement.p_value,
-                "verdict": m.judgement.verdict,
-            }
+            {"detector": label, **_model(m)}
             for label, models in evaluation.models.items()
             for m in models
         ],
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _model(model: ModelJudgement) -> dict[str, Any]:
+    return {
+        "id": model.entry.id,
+        "treatment": model.entry.spec.treatment,
+        "trigger": model.entry.trigger_id,
+        "score": model.judgement.score,
+        "p_value": model.judgement.p_value,
+        "verdict": model.judgement.verdict,
+    }
+
+
+def leave_out_text(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
+    """Return a table of the groups and the summary, for a terminal."""
+    header, *rows = leave_out_table(result)
+    return render_table(header, rows) + "\n" + _summary(result)
+
+
+def leave_out_markdown(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
+    """Return the same in Markdown, with the command."""
+    return (
+        f"{markdown_table(leave_out_table(result))}\n{_summary(result)}\n"
+        f"`{provenance['command']}`\n"
+    )
+
+
+def leave_out_json(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
+    """Return provenance, rows, summary and every model's score as JSON."""
+    summary = {name: value for name, value in vars(result).items() if name not in _LONG}
+    content = {
+        **provenance,
+        "rows": [row.to_json() for row in result.rows],
+        "summary": {**summary, "mean_auc_interval": vars(result.mean_auc_interval)},
+        "models": [
+            {"group": group, **_model(m)} for group, models in result.models.items() for m in models
+        ],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+_LONG: Final = {"rows", "models"}
+
+LEAVE_OUT_REPORTS: Final[Mapping[str, Callable[[LeaveOut, Mapping[str, Any]], str]]] = {
+    "text": leave_out_text,
+    "json": leave_out_json,
+    "markdown": leave_out_markdown,
+}
+
+
+def leave_out_table(result: LeaveOut) -> list[list[str]]:
+    """Return a header and one line of texts for each group that was left out."""
+    header = [
+        "detector", f"left out: {result.by}", "AUC (95 %)", "TPR at 5 %",
+        "flagged clean / backdoored", "inconclusive clean / backdoored", "models",
+    ]  # fmt: skip
+    return [header, *(_left_out(row) for row in result.rows)]
+
+
+def _left_out(row: DetectionRow) -> list[str]:
+    return [
+        row.detector,
+        row.group,
+        f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})",
+        _or_dash(row.tpr_at_fpr_5),
+        f"{_or_dash(row.flagged_clean)} / {_or_dash(row.flagged_backdoored)}",
+        f"{_or_dash(row.inconclusive_clean)} / {_or_dash(row.inconclusive_backdoored)}",
+        f"{row.n_clean} + {row.n_backdoored}",
+    ]
+
+
+def _summary(result: LeaveOut) -> str:
+    mean, false = result.mean_auc_interval, result.false_positive_interval
+    return (
+        f"Mean AUC {result.mean_auc:.3f} ({mean.low:.3f} to {mean.high:.3f}, {mean.method}). "
+        f"At a nominal false-positive rate of {result.fpr:g}: measured "
+        f"{result.false_positive_rate:.3f} ({false[0]:.3f} to {false[1]:.3f}), true-positive rate "
+        f"{result.true_positive_rate:.3f}; inconclusive {result.inconclusive_clean:.3f} of clean, "
+        f"{result.inconclusive_backdoored:.3f} of backdoored models; calibration error "
+        f"{result.calibration_error:.3f}.\n"
+    )
 
 
 EVALUATION_REPORTS: Final[Mapping[str, Callable[[Evaluation], str]]] = {

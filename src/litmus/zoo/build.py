@@ -94,8 +94,11 @@ def _check_possible(recipe: Recipe, specs: list[ModelSpec], dataset: ImageDatase
     architectures = {canonical_json(spec.architecture): spec for spec in specs}
     for spec in architectures.values():
         spec.build_architecture().skeleton(spec.input_spec)
-    triggers = {canonical_json([s.attack["name"], s.attack.get("trigger")]): s for s in specs}
-    for spec in triggers.values():
+    without_classes = {
+        canonical_json({k: v for k, v in spec.attack.items() if not k.endswith("_class")}): spec
+        for spec in specs
+    }
+    for spec in without_classes.values():
         spec.build_attack().stamp(dataset.test.images[:1], torch_generator(0))
 
 

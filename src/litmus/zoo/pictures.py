@@ -14,15 +14,21 @@ from litmus.attacks import extra_images
 from litmus.datasets import load_images
 from litmus.seeds import torch_generator
 from litmus.zoo.recipe import Recipe
-from litmus.zoo.spec import expand, split_triggers
+from litmus.zoo.spec import expand, split_triggers, uses_trigger_set
 
 __all__ = ["poisoned_examples", "trigger_pictures"]
 
 _EXAMPLES = 10
+_ROWS = 5
 
 
 def trigger_pictures(recipe: Recipe) -> list[tuple[str, NDArray[Any]]]:
-    """Return (name and split, uint8 (c, size, size)) of every trigger of the recipe."""
+    """Return (name and split, uint8 (c, size, size)) of every trigger of the recipe's set.
+
+    There are none where every attack gets its trigger anew for each model.
+    """
+    if not any(uses_trigger_set(drawn.at()) for drawn in recipe.attacks):
+        return []
     triggers = split_triggers(recipe)
     return [
         (f"{trigger.id} ({split})", trigger.pixels(3 if trigger.kind == "colour" else 1).numpy())
@@ -34,11 +40,14 @@ def trigger_pictures(recipe: Recipe) -> list[tuple[str, NDArray[Any]]]:
 def poisoned_examples(
     recipe: Recipe, *, data: str | Path | None = None
 ) -> list[tuple[str, NDArray[Any]]]:
-    """Return (source and target class, uint8 (n, c, h, w)) of the recipe's first attacks."""
+    """Return (source and target class, uint8 (n, c, h, w)) of the recipe's first attacks.
+
+    There are so many that each of the recipe's kinds of attack has a row.
+    """
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
     backdoored = [spec for spec in expand(recipe, dataset.input_spec) if spec.backdoored]
     rows = []
-    for spec in backdoored[:5]:
+    for spec in backdoored[: max(_ROWS, len(recipe.attacks))]:
         attack = spec.build_attack()
         split = dataset.test
         generator = torch_generator(spec.seed, "pictures")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, field
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,6 +17,7 @@ from litmus.attacks import ATTACKS
 from litmus.errors import RecipeError
 from litmus.schema import STRICT, from_table, named_from_table, to_table
 from litmus.training import TrainingSpec
+from litmus.zoo.sampling import Drawn
 
 __all__ = ["AttackTable", "DatasetTable", "Gates", "Recipe", "TriggerTable", "load_recipe"]
 
@@ -23,6 +25,7 @@ _TABLES = ("dataset", "architecture", "training", "attack", "triggers", "gates")
 _SCALARS = ("name", "seed", "twins", "test_share", "controls")
 
 Share = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,7 +79,9 @@ class AttackTable:
     """How backdoored models are attacked; triggers and classes are filled in for each model.
 
     `pairs`: `cycle` goes through all source/target pairs again and again within each split;
-    `unique` uses each once, so that test pairs are unseen in training too.
+    `unique` uses each once, so that test pairs are unseen in training too; `random` draws them.
+    Where `options` describe the `trigger`, or the attack has no such thing, each model gets a new
+    one; otherwise it is one of the recipe's set. `more_triggers` gives models so many besides.
     """
 
     name: str = "patch"
@@ -84,8 +89,9 @@ class AttackTable:
     label_map: Literal["source_specific", "all_to_one", "all_to_all", "untargeted"] = (
         "source_specific"
     )
-    pairs: Literal["cycle", "unique"] = "cycle"
+    pairs: Literal["cycle", "unique", "random"] = "cycle"
     poison_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    more_triggers: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -100,32 +106,44 @@ class Gates:
     attack_success: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@plain_dataclass(frozen=True, kw_only=True)
 class Recipe:
     """`twins` backdoored models, each with a clean control trained in the same way.
 
     `test_share` of the twins get test triggers and are kept for evaluation. Where several
-    architectures or attacks are given, twins take them in turn. `controls = false` leaves the
-    clean controls out, for a zoo that is read beside another one's clean models.
+    architectures or attacks are given, twins take them in turn; which training a twin gets is
+    drawn. `controls = false` leaves the clean controls out, for a zoo that is read beside another
+    one's clean models. Architectures, trainings and attacks may sample their values.
     """
 
     name: str
     seed: int = 0
-    twins: Annotated[int, Field(ge=2)]
-    test_share: Share = 0.5
+    twins: int
+    test_share: float = 0.5
     controls: bool = True
     dataset: DatasetTable
-    architectures: tuple[Architecture, ...]
-    training: TrainingSpec
-    attacks: tuple[AttackTable, ...]
+    architectures: tuple[Drawn[Architecture], ...]
+    trainings: tuple[Drawn[TrainingSpec], ...]
+    attacks: tuple[Drawn[AttackTable], ...]
     triggers: TriggerTable
     gates: Gates
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as resolved tables, every default written out."""
-        table = to_table(self)
-        table["architectures"] = [architecture_table(a) for a in self.architectures]
-        return table
+        """Return the recipe as resolved tables, every default written out; samplers as given."""
+        trainings = [_resolved(drawn, to_table) for drawn in self.trainings]
+        return {
+            **{name: getattr(self, name) for name in _SCALARS},
+            "dataset": asdict(self.dataset),
+            "architectures": [_resolved(drawn, architecture_table) for drawn in self.architectures],
+            "training": trainings[0] if len(trainings) == 1 else trainings,
+            "attacks": [_resolved(drawn, to_table) for drawn in self.attacks],
+            "triggers": to_table(self.triggers),
+            "gates": to_table(self.gates),
+        }
+
+
+def _resolved(drawn: Drawn[T], as_table: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+    return dict(drawn.table) if drawn.samples else as_table(drawn.at())
 
 
 def architecture_table(architecture: Architecture) -> dict[str, Any]:
@@ -135,14 +153,31 @@ def architecture_table(architecture: Architecture) -> dict[str, Any]:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe; raises RecipeError with file, key, expected and got."""
-    path = Path(path)
+    """Read and check a recipe; raises RecipeError with file, key, expected and got.
+
+    `base = "FILE"` in it names the recipe, relative to this one, whose tables it takes over; the
+    tables and keys that it has itself replace them whole.
+    """
+    return parse_recipe(_read(Path(path), ()), str(path))
+
+
+def _read(path: Path, behind: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a file's tables over those of its `base`, a recipe that it differs from."""
     try:
-        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
         raise RecipeError(f"can't be read: {fault.strerror}", where=path) from fault
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise RecipeError(f"not TOML: {fault}", where=path) from fault
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    behind = (*behind, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in behind:
+        raise RecipeError(
+            "wrong value", expected="another recipe's file", got=repr(base), where=f"{path}: base"
+        )
+    return {**_read(path.parent / base, behind), **table}
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
@@ -151,25 +186,16 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     if unknown:
         known = ", ".join([*_SCALARS, *(f"[{name}]" for name in _TABLES)])
         raise RecipeError("unknown key", expected=known, got=unknown[0], where=where)
-    architectures = tuple(
-        named_from_table(ARCHITECTURES, entry, place, "architecture")
-        for entry, place in _entries(table, "architecture", where)
-    )
-    attacks = tuple(
-        _attack_table(entry, place) for entry, place in _entries(table, "attack", where)
-    )
-    parts: dict[str, Any] = {
-        "dataset": from_table(DatasetTable, _table(table, "dataset", where), f"{where}: dataset"),
-        "training": from_table(
-            TrainingSpec, _table(table, "training", where), f"{where}: training"
-        ),
-        "triggers": from_table(
-            TriggerTable, _table(table, "triggers", where), f"{where}: triggers"
-        ),
-        "gates": from_table(Gates, _table(table, "gates", where), f"{where}: gates"),
-    }
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table}, f"{where}:")
-    return Recipe(**to_table(scalars), **parts, architectures=architectures, attacks=attacks)
+    return Recipe(
+        **to_table(scalars),
+        dataset=from_table(DatasetTable, _table(table, "dataset", where), f"{where}: dataset"),
+        architectures=_drawn(table, "architecture", where, _architecture),
+        trainings=_drawn({"training": {}, **table}, "training", where, _training),
+        attacks=_drawn(table, "attack", where, _attack_table),
+        triggers=from_table(TriggerTable, _table(table, "triggers", where), f"{where}: triggers"),
+        gates=from_table(Gates, _table(table, "gates", where), f"{where}: gates"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -203,6 +229,25 @@ def _entries(table: Mapping[str, Any], key: str, where: str) -> list[tuple[Mappi
     return [(entry, f"{where}: {key}[{i}]") for i, entry in enumerate(entries)]
 
 
+def _drawn(
+    table: Mapping[str, Any],
+    key: str,
+    where: str,
+    make: Callable[[Mapping[str, Any], str], T],
+) -> tuple[Drawn[T], ...]:
+    return tuple(
+        Drawn(table=entry, make=make, where=place) for entry, place in _entries(table, key, where)
+    )
+
+
+def _architecture(entry: Mapping[str, Any], where: str) -> Architecture:
+    return named_from_table(ARCHITECTURES, entry, where, "architecture")
+
+
+def _training(entry: Mapping[str, Any], where: str) -> TrainingSpec:
+    return from_table(TrainingSpec, entry, where)
+
+
 def _attack_table(entry: Mapping[str, Any], where: str) -> AttackTable:
     """Keys that are not the table's own belong to the attack that its `name` picks."""
     own_names = set(AttackTable.__dataclass_fields__) - {"options"}
@@ -216,7 +261,7 @@ def _attack_table(entry: Mapping[str, Any], where: str) -> AttackTable:
             got=repr(name),
             where=f"{where}.name",
         )
-    filled_in = {"num_classes", "source_class", "target_class", "trigger"}
+    filled_in = {"num_classes", "source_class", "target_class", "index", "seed", "others"}
     known = set(ATTACKS[name].__dataclass_fields__) - filled_in
     if unknown := sorted(set(options) - known):
         raise RecipeError(
@@ -236,6 +281,45 @@ def _check_options(table: AttackTable, where: str) -> None:
         "source_specific": {"source_class": 0, "target_class": 1},
         "all_to_one": {"target_class": 0},
     }
-    stand_ins = {"num_classes": 2, "trigger": {"index": 0}, **classes.get(table.label_map, {})}
-    shared = {"label_map": table.label_map, "poison_ratio": table.poison_ratio}
-    from_table(ATTACKS[table.name], {**table.options, **shared, **stand_ins}, where)
+    from_table(
+        ATTACKS[table.name],
+        {
+            "num_classes": 2,
+            "label_map": table.label_map,
+            "poison_ratio": table.poison_ratio,
+            **classes.get(table.label_map, {}),
+            **with_trigger(table, {"index": 0}, where),
+        },
+        where,
+    )
+
+
+def with_trigger(table: AttackTable, identity: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return an attack's options with its trigger, which `identity` (index, ...) tells apart.
+
+    An attack without a trigger's description has the identity itself among its options. Raises
+    RecipeError where the table asks for more triggers than the attack can have.
+    """
+    fields = ATTACKS[table.name].__dataclass_fields__
+    if table.more_triggers and "others" not in fields:
+        raise RecipeError(
+            f"{table.name} has one trigger", got=table.more_triggers, where=f"{where}.more_triggers"
+        )
+    if "trigger" not in fields:
+        return {**table.options, **identity}
+    described = table.options.get("trigger", {})
+    if not isinstance(described, dict) or {"index", "seed"} & set(described):
+        raise RecipeError(
+            "wrong value",
+            expected="a table of the trigger's kind, size, ...; its index is filled in",
+            got=repr(described),
+            where=f"{where}.trigger",
+        )
+    trigger = {**described, **identity}
+    options = {**table.options, "trigger": trigger}
+    if table.more_triggers:
+        first = trigger.get("seed", 0) + 1  # other sets have other triggers of the same index
+        options["others"] = [
+            {**trigger, "seed": first + number} for number in range(table.more_triggers)
+        ]
+    return options

@@ -15,9 +15,9 @@ from litmus.models import InputSpec
 from litmus.schema import from_table, named_from_table, to_table
 from litmus.seeds import derive_seed
 from litmus.training import TrainingSpec
-from litmus.zoo.recipe import AttackTable, Recipe, architecture_table
+from litmus.zoo.recipe import AttackTable, Recipe, architecture_table, with_trigger
 
-__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers"]
+__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers", "uses_trigger_set"]
 
 MAX_ATTEMPTS: Final = 3
 """A model that fails its gate is replaced by its next attempt, up to this many in all."""
@@ -98,7 +98,6 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
         "dataset": {"name": recipe.dataset.name, "train_images": recipe.dataset.train_images}
         | recipe.dataset.options(),
         "input_spec": input_spec,
-        "training": to_table(recipe.training),
         "gates": to_table(recipe.gates),
         "zoo_seed": recipe.seed,
     }
@@ -111,8 +110,9 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
         # Every combination of architecture and attack goes through classes and triggers by
         # itself, or it would meet only some of them.
         visit, turn = divmod(rank, len(recipe.architectures) * len(recipe.attacks))
-        table, architecture = _both(recipe, turn)
+        table, architecture = _both(recipe, turn, twin)
         attack = _attack(recipe, table, input_spec, visit, twin, triggers[split])
+        training = to_table(_training(recipe, twin))
         control = _control(visit, input_spec.num_classes)
         treatments: list[Treatment] = ["backdoored", control] if recipe.controls else ["backdoored"]
         for treatment in treatments:
@@ -120,6 +120,7 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
                 ModelSpec(
                     **common,
                     architecture=architecture_table(architecture),
+                    training=training,
                     attack=attack,
                     treatment=treatment,
                     split=split,
@@ -129,9 +130,20 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
     return specs
 
 
-def _both(recipe: Recipe, turn: int) -> tuple[AttackTable, Architecture]:
-    attack, architecture = divmod(turn, len(recipe.architectures))
-    return recipe.attacks[attack], recipe.architectures[architecture]
+def _both(recipe: Recipe, turn: int, twin: int) -> tuple[AttackTable, Architecture]:
+    """Each step goes on in both lists, so that a few twins already have a bit of everything."""
+    shift, place = divmod(turn, len(recipe.architectures))
+    attack = recipe.attacks[(place + shift) % len(recipe.attacks)]
+    architecture = recipe.architectures[place]
+    return (
+        attack.at(recipe.seed, "attack", twin),
+        architecture.at(recipe.seed, "architecture", twin),
+    )
+
+
+def _training(recipe: Recipe, twin: int) -> TrainingSpec:
+    chosen = derive_seed(recipe.seed, "which training", twin) % len(recipe.trainings)
+    return recipe.trainings[chosen].at(recipe.seed, "training", twin)
 
 
 def _control(visit: int, num_classes: int) -> Treatment:
@@ -167,6 +179,11 @@ def split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
     }
 
 
+def uses_trigger_set(table: AttackTable) -> bool:
+    """Whether models get one of the recipe's triggers, rather than each a new one."""
+    return "trigger" in ATTACKS[table.name].__dataclass_fields__ and "trigger" not in table.options
+
+
 def _attack(
     recipe: Recipe,
     table: AttackTable,
@@ -175,39 +192,45 @@ def _attack(
     twin: int,
     triggers: list[Trigger],
 ) -> dict[str, Any]:
-    classes = _classes(recipe, table, input_spec.num_classes, visit, twin)
-    # Each round through the pairs shifts the triggers by one, so that pairs meet all of them.
-    pairs = input_spec.num_classes * (input_spec.num_classes - 1)
-    trigger = triggers[(visit + visit // pairs) % len(triggers)]
+    identity: dict[str, Any] = {"index": twin, "seed": recipe.seed}
+    if uses_trigger_set(table):
+        # Each round through the pairs shifts the triggers by one, so that pairs meet all of them.
+        pairs = input_spec.num_classes * (input_spec.num_classes - 1)
+        identity = to_table(triggers[(visit + visit // pairs) % len(triggers)])
+    where = f"recipe {recipe.name}: attack"
     resolved = {
         "name": table.name,
         "num_classes": input_spec.num_classes,
         "label_map": table.label_map,
         "poison_ratio": table.poison_ratio,
-        "trigger": to_table(trigger),
-        **table.options,
-        **classes,
+        **with_trigger(table, identity, where),
+        **_classes(recipe, table, input_spec.num_classes, visit, twin),
     }
-    attack = named_from_table(ATTACKS, resolved, f"recipe {recipe.name}: attack", "attack")
+    attack = named_from_table(ATTACKS, resolved, where, "attack")
     return {"name": table.name, **to_table(attack)}
 
 
 def _classes(
     recipe: Recipe, table: AttackTable, num_classes: int, visit: int, twin: int
 ) -> dict[str, int]:
+    pairs = num_classes * (num_classes - 1)
+    place = {
+        "cycle": visit,
+        "unique": twin,
+        "random": derive_seed(recipe.seed, "classes", twin) % (pairs * num_classes),
+    }[table.pairs]
     if table.label_map == "all_to_one":
-        order = _shuffled(num_classes, recipe.seed, "targets")
-        return {"target_class": order[visit % num_classes]}
+        place = place if table.pairs == "random" else visit
+        return {"target_class": _shuffled(num_classes, recipe.seed, "targets")[place % num_classes]}
     if table.label_map != "source_specific":
         return {}
-    order = _shuffled(num_classes * (num_classes - 1), recipe.seed, "pairs")
-    place = visit if table.pairs == "cycle" else twin
-    if table.pairs == "unique" and place >= len(order):
+    if table.pairs == "unique" and place >= pairs:
         raise RecipeError(
             "there are not so many unique source/target pairs",
-            expected=f"twins <= {len(order)}",
+            expected=f"twins <= {pairs}",
             got=recipe.twins,
             where=f"recipe {recipe.name}",
         )
-    source, other = divmod(order[place % len(order)], num_classes - 1)
+    order = _shuffled(pairs, recipe.seed, "pairs")
+    source, other = divmod(order[place % pairs], num_classes - 1)
     return {"source_class": source, "target_class": other + (other >= source)}

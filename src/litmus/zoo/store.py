@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -89,6 +89,11 @@ class Zoo:
         twins = max(1, round(self.recipe["twins"] * scale))
         chosen = tuple(entry for entry in self.entries if entry.spec.twin < twins)
         return replace(self, entries=chosen)
+
+    def without(self, entries: Sequence[ZooEntry]) -> Zoo:
+        """Return the zoo without these models."""
+        gone = {entry.id for entry in entries}
+        return replace(self, entries=tuple(e for e in self.entries if e.id not in gone))
 
     def split(self, name: str) -> tuple[ZooEntry, ...]:
         """Return the entries of `train` or `test`; raises ZooError where there are none."""

@@ -1,86 +1,23 @@
-"""How well detectors do on a zoo's test split: AUC with intervals, rates, rows by group."""
+"""How well detectors do on a zoo's test split: rows by group, comparisons, curves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from litmus.datasets import Split
-from litmus.detectors import Detector, InversionDetector, Judgement
+from litmus.detectors import Detector, InversionDetector
 from litmus.errors import LitmusError, UsageError
+from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row
 from litmus.formats import zoo_file
-from litmus.metrics import (
-    PairedDifference,
-    accuracy,
-    auc,
-    auc_interval,
-    expected_calibration_error,
-    paired_auc_difference,
-    roc_curve,
-    tpr_at_fpr,
-)
+from litmus.metrics import PairedDifference, paired_auc_difference, roc_curve
 from litmus.zoo import Zoo, ZooEntry
 
-__all__ = [
-    "Comparison",
-    "DetectionRow",
-    "Evaluation",
-    "ModelJudgement",
-    "detection_row",
-    "evaluate",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionRow:
-    """One row of a detection table; the field names are those of `results/`.
-
-    `against` says which clean models stand on the other side; `accuracy` is at a probability of
-    one half, None where a detector gives none; the `tpr_at_fpr` are read off the test models'
-    own curve. `flagged_clean` and `flagged_backdoored` are the shares with verdict suspicious at
-    the nominal rate `fpr`, and the `inconclusive` ones count as not flagged.
-    """
-
-    dataset: str
-    detector: str
-    num_patterns: int | None
-    group: str
-    leave_out: str | None
-    against: str
-    accuracy: float | None
-    auc: float
-    auc_low: float
-    auc_high: float
-    interval: str
-    tpr_at_fpr_1: float | None
-    tpr_at_fpr_5: float | None
-    n_clean: int
-    n_backdoored: int
-    n_triggers: int
-    seeds: tuple[int, ...]
-    fpr: float | None = None
-    flagged_clean: float | None = None
-    flagged_backdoored: float | None = None
-    inconclusive_clean: float | None = None
-    inconclusive_backdoored: float | None = None
-    calibration_error: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a plain dictionary."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelJudgement:
-    """What a detector said of one test model."""
-
-    entry: ZooEntry
-    judgement: Judgement
+__all__ = ["Comparison", "Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +65,12 @@ def evaluate(
     detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
     entries = zoo.split("test")
     judged: dict[str, list[ModelJudgement]] = {label: [] for label in detectors}
-    for done, entry in enumerate(entries):
+    for done, entry in enumerate(entries, start=1):
         model = zoo_file.load(entry.path)
         for label, detector in detectors.items():
             judgement = detector.judge(detector.measure(model), fpr=fpr)
             judged[label].append(ModelJudgement(entry=entry, judgement=judgement))
-        on_progress(done + 1, len(entries))
+        on_progress(done, len(entries))
     scores = {
         label: np.array([m.judgement.score for m in models]) for label, models in judged.items()
     }
@@ -157,50 +94,6 @@ def evaluate(
         ),
         curves={label: roc_curve(values, backdoored) for label, values in scores.items()},
         models={label: tuple(models) for label, models in judged.items()},
-    )
-
-
-def detection_row(
-    entries: Sequence[ZooEntry],
-    scores: NDArray[np.float64],
-    *,
-    detector: str,
-    num_patterns: int | None,
-    seeds: Sequence[int],
-    group: str = "all",
-    against: str = "clean",
-    bootstrap_seed: int = 0,
-    **rates: float | None,
-) -> DetectionRow:
-    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models."""
-    backdoored = np.array([entry.backdoored for entry in entries])
-    triggers = np.array([entry.trigger_id for entry in entries])
-    per_seed = np.atleast_2d(scores)
-    interval = auc_interval(scores, backdoored, triggers, seed=bootstrap_seed)
-
-    def mean_tpr(rate: float) -> float | None:
-        values = [tpr_at_fpr(row, backdoored, rate) for row in per_seed]
-        return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
-
-    return DetectionRow(
-        dataset=str(entries[0].spec.dataset["name"]),
-        detector=detector,
-        num_patterns=num_patterns,
-        group=group,
-        leave_out=None,
-        against=against,
-        accuracy=float(np.mean([accuracy(row, backdoored) for row in per_seed])),
-        auc=auc(scores, backdoored),
-        auc_low=interval.low,
-        auc_high=interval.high,
-        interval=interval.method,
-        tpr_at_fpr_1=mean_tpr(0.01),
-        tpr_at_fpr_5=mean_tpr(0.05),
-        n_clean=int((~backdoored).sum()),
-        n_backdoored=int(backdoored.sum()),
-        n_triggers=len(set(triggers[backdoored])),
-        seeds=tuple(seeds),
-        **rates,
     )
 
 
@@ -251,36 +144,7 @@ def _rows(
     rows = []
     for group, against, chosen in _groups([m.entry for m in models]):
         members = [m for m, is_in in zip(models, chosen, strict=True) if is_in]
-        kinds = {m.entry.backdoored for m in members}
-        if kinds != {True, False}:
-            continue
-        rows.append(
-            detection_row(
-                [m.entry for m in members],
-                np.array([m.judgement.score for m in members]),
-                detector=label,
-                num_patterns=getattr(detector, "num_patterns", None),
-                seeds=[detector.scope["seed"]] if "seed" in detector.scope else [],
-                group=group,
-                against=against,
-                bootstrap_seed=seed,
-                fpr=fpr,
-                **_rates(members),
-            )
-        )
+        if {m.entry.backdoored for m in members} == {True, False}:
+            names = {"group": group, "against": against}
+            rows.append(judged_row(label, detector, members, fpr=fpr, seed=seed, **names))
     return rows
-
-
-def _rates(models: Sequence[ModelJudgement]) -> dict[str, float]:
-    bad = np.array([m.entry.backdoored for m in models])
-    flagged = np.array([m.judgement.verdict == "suspicious" for m in models])
-    unsure = np.array([m.judgement.verdict == "inconclusive" for m in models])
-    return {
-        "flagged_clean": float(flagged[~bad].mean()),
-        "flagged_backdoored": float(flagged[bad].mean()),
-        "inconclusive_clean": float(unsure[~bad].mean()),
-        "inconclusive_backdoored": float(unsure[bad].mean()),
-        "calibration_error": expected_calibration_error(
-            [m.judgement.probability for m in models], bad
-        ),
-    }

@@ -1,0 +1,172 @@
+"""The verb `evaluate`: on unseen triggers, or on groups that a fit left out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from litmus.artifacts import machine_facts, write_atomically
+from litmus.cli.options import choice, deliver, parse_settings
+from litmus.cli.progress import bar
+from litmus.errors import UsageError
+
+if TYPE_CHECKING:
+    from litmus.detectors import Detector
+    from litmus.zoo import Zoo
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    detector: Annotated[
+        list[str],
+        typer.Option(
+            "--detector",
+            help="A .litmus file or bundled name; repeatable. With --leave-out: ulp, noise, ...",
+        ),
+    ],
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            help="architecture, attack or recipe: fit anew without each group, and judge it."
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Leave out this one group alone.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit; repeatable."),
+    ] = None,
+    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
+    format_: Annotated[
+        str, typer.Option("-f", "--format", help="text, json or markdown.")
+    ] = "text",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
+    ] = None,
+    roc: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of fits.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
+    ] = None,
+) -> None:
+    """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
+
+    With --leave-out the training models are judged instead, each by a detector that was fitted on
+    all groups but its own; the test models are not touched.
+    """
+    from litmus.reports.evaluation import EVALUATION_REPORTS
+
+    choice("--format", format_, tuple(EVALUATION_REPORTS))
+    if leave_out is not None:
+        if roc is not None or len(detector) > 1:
+            raise UsageError("--leave-out takes one --detector and draws no --roc", got=detector)
+        report = _leave_out(
+            zoo, detector[0], leave_out, only, settings or [], fpr, seed, data, format_
+        )
+    elif only is not None or settings:
+        raise UsageError("--only and --set go with --leave-out")
+    else:
+        report = _unseen(zoo, detector, fpr, seed, data, roc, format_)
+    deliver(report, output)
+
+
+def _unseen(
+    folder: Path,
+    names: list[str],
+    fpr: float,
+    seed: int,
+    data: Path | None,
+    roc: Path | None,
+    format_: str,
+) -> str:
+    from litmus.detectors import load_detector
+    from litmus.evaluation import evaluate as run
+    from litmus.reports.evaluation import EVALUATION_REPORTS
+    from litmus.zoo import Zoo
+
+    loaded = {_label(name, names): load_detector(name) for name in names}
+    if len(loaded) < len(names):
+        raise UsageError("a detector is named twice", got=names, where="--detector")
+    zoo = Zoo.open(folder)
+    needs_images = any(d.needs_images for d in loaded.values())
+    images = zoo.load_dataset(data=data).test if needs_images else None
+    with bar("scoring models") as progress:
+        evaluation = run(zoo, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
+    if roc is not None:
+        from litmus.figures import roc_curves
+
+        dataset = zoo.entries[0].spec.dataset["name"]
+        write_atomically(roc, roc_curves(evaluation.curves, f"{dataset}, unseen triggers"))
+    return EVALUATION_REPORTS[format_](evaluation)
+
+
+def _leave_out(
+    folder: Path,
+    kind: str,
+    by: str,
+    only: str | None,
+    pairs: list[str],
+    fpr: float,
+    seed: int,
+    data: Path | None,
+    format_: str,
+) -> str:
+    import litmus
+    from litmus.detectors import DETECTORS, fit
+    from litmus.evaluation import leave_out as run
+    from litmus.reports.evaluation import LEAVE_OUT_REPORTS
+    from litmus.zoo import Zoo
+
+    choice("--detector", kind, tuple(DETECTORS))
+    chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
+    zoo = Zoo.open(folder)
+    if DETECTORS[kind].needs_images:
+        chosen["images"] = zoo.load_dataset(data=data).test
+    with bar("leaving out") as progress:
+        result = run(
+            zoo,
+            partial(_fit, fit, kind, seed, chosen),
+            by=by,
+            fpr=fpr,
+            seed=seed,
+            only=only,
+            on_group=lambda group, done, total: progress(done, total, group),
+        )
+    provenance = {
+        "command": shlex.join(["litmus", *map(_without_folder, sys.argv[1:])]),
+        "recipe": zoo.recipe,
+        "settings": {name: v for name, v in chosen.items() if name != "images"},
+        "seeds": [seed],
+        "machine": machine_facts(),
+        "litmus_version": litmus.__version__,
+    }
+    return LEAVE_OUT_REPORTS[format_](result, provenance)
+
+
+def _fit(
+    fit: Callable[..., Detector], kind: str, seed: int, settings: Mapping[str, Any], zoo: Zoo
+) -> Detector:
+    return fit(zoo, kind, seed=seed, **settings)
+
+
+def _without_folder(argument: str) -> str:
+    """This machine's folders are nobody's business: their last part says which one."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
+def _label(name: str, all_names: list[str]) -> str:
+    """The file's stem, or its whole path where two stems are equal."""
+    stems = [Path(other).stem for other in all_names]
+    return name if stems.count(Path(name).stem) > 1 else Path(name).stem

@@ -1,0 +1,70 @@
+"""What several verbs do with their options: choices, numbers, settings, where a report goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from litmus.artifacts import write_atomically
+from litmus.errors import UsageError
+
+__all__ = ["choice", "deliver", "numbers", "parse_settings"]
+
+
+def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise UsageError unless `value` is one of those allowed."""
+    if value not in allowed:
+        raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Return the numbers between commas; raises UsageError where there are others."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as fault:
+        raise UsageError(
+            "not numbers", expected="0.5 or 0.49,0.48,0.44", got=text, where=option
+        ) from fault
+
+
+def parse_settings(defaults: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that NAME=VALUE pairs give, each of the kind of its default.
+
+    Raises UsageError for an unknown name or a value of another kind.
+    """
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in defaults:
+            expected = ", ".join(f"{key}={value}" for key, value in defaults.items())
+            raise UsageError("unknown setting", expected=expected, got=pair, where="--set")
+        settings[name] = _value(pair, text, defaults[name])
+    return settings
+
+
+def _value(pair: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    right = type(value) is type(default) or (type(default), type(value)) == (float, int)
+    if not right:
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise UsageError("wrong value", expected=kinds[type(default)], got=pair, where="--set")
+    return float(value) if isinstance(default, float) else value
+
+
+def deliver(report: str, output: Path | None) -> None:
+    """Print a report, or write it to a file."""
+    if output is None:
+        typer.echo(report, nl=False)
+    else:
+        write_atomically(output, report)

@@ -109,10 +109,12 @@ def make_detector() -> ULPDetector:
     member = [
         Member(
             patterns=random.random((PATTERNS, *SPEC.image_shape)).astype(np.float32),
-            weight=random.normal(size=(2, features)),
-            bias=np.zeros(2),
-            mean=np.zeros(features),
-            std=np.ones(features),
+            parameters={
+                "weight": random.normal(size=(2, features)),
+                "bias": np.zeros(2),
+                "mean": np.zeros(features),
+                "std": np.ones(features),
+            },
         )
         for _ in range(MEMBERS)
     ]

@@ -160,6 +160,8 @@ GOOD: dict[str, Any] = {
         "member_scores": [0.5, 0.25],
         "scope_distance": 1.0,
         "log_probs": [[-1.0, -2.0, -3.0, -4.0]] * 6,
+        "parts": [],
+        "left_out": {},
     },
     "notes": ["fine"],
     "classes": [],
@@ -197,6 +199,9 @@ def forged(**changes: Any) -> str:
         forged(log_probs=[[1.0, 2.0, 3.0, float("nan")]]),
         forged(log_probs=[[1.0, 2.0, 3.0, 4.0], [1.0]]),
         forged(log_probs=5),
+        forged(parts=5),
+        forged(left_out=5),
+        forged(left_out={str(i): "" for i in range(99)}),
     ],
 )
 def test_a_malformed_answer_is_a_failure(detector_file: Path, reply: str) -> None:

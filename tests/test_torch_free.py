@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.formats.onnx_models import classifier, detector, save
+import pytest
+
+from litmus.detectors import Detector
+from tests.formats.onnx_models import classifier, detector, layer_detector, save
 
 HEAVY = ("torch", "sklearn", "datasets", "matplotlib", "pydantic", "scipy", "pandas", "PIL", "ray")
 
@@ -39,10 +43,13 @@ print(os.getpid())
 """
 
 
-def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [detector, layer_detector])
+def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
+    make: Callable[[], Detector], tmp_path: Path
+) -> None:
     for name in ("a", "b"):
         save(classifier(), tmp_path / "models" / f"{name}.onnx")
-    (tmp_path / "tiny.litmus").write_bytes(detector().to_bytes())
+    (tmp_path / "tiny.litmus").write_bytes(make().to_bytes())
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
     log = tmp_path / "log"

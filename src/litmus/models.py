@@ -15,6 +15,7 @@ __all__ = [
     "LOG_FLOOR",
     "Images",
     "InputSpec",
+    "LastLayer",
     "LogProbs",
     "Model",
     "Outputs",
@@ -26,6 +27,8 @@ Images = NDArray[np.float32]
 """Float32 images in [0, 1], shape (n, c, h, w)."""
 LogProbs = NDArray[np.float64]
 """Floored log-probabilities, shape (n, k) or (models, m, k)."""
+LastLayer = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Weights (k, f) and bias (k,): logits = weights @ features + bias, up to one shift of them all."""
 Outputs = Literal["logits", "probabilities"]
 """What a model returns; log-probabilities are logits, since log_softmax leaves them alone."""
 
@@ -65,7 +68,10 @@ class Model(Protocol):
     """A classifier: float32 images in [0, 1], (n, c, h, w) -> outputs (n, k).
 
     Mean and standard deviation, 0..255 scaling and NHWC live inside, nowhere else. A model may
-    also offer ``weights() -> Mapping[str, ndarray]`` and ``torch_module() -> nn.Module``.
+    also offer ``weights() -> Mapping[str, ndarray]``, ``torch_module() -> nn.Module`` and
+    ``last_layer() -> LastLayer``: the linear layer that gives the logits, or the 1x1 convolution
+    whose maps are averaged to them, with any affine map behind it folded in and a bias of zeros
+    where it has none. It raises UnsupportedModelError where the model ends otherwise.
     """
 
     @property

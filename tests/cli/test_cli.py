@@ -15,7 +15,8 @@ import pytest
 import litmus
 from litmus.cli import main
 from litmus.detectors.patterns import ULPDetector
-from litmus.zoo import Zoo
+from litmus.evaluation import GROUPINGS
+from litmus.zoo import Zoo, ZooEntry
 
 
 class Outcome(NamedTuple):
@@ -108,8 +109,9 @@ def test_fit_evaluate_export_and_scan(
 ) -> None:
     file, picture, roc = tmp_path / "one.litmus", tmp_path / "p.svg", tmp_path / "roc.svg"
     fitted = run(
-        "fit", small_zoo.path, "-o", file, "--patterns", 2, "--members", 2, "--epochs", 3,
-        "--tv-weight", 0, "--dropout", 0.2, "--picture", picture,
+        "fit", small_zoo.path, "-o", file, "--patterns", 2, "--set", "members=2",
+        "--set", "epochs=3", "--set", "tv_weight=0", "--set", "start=background",
+        "--picture", picture,
     )  # fmt: skip
     assert fitted.code == 0
     assert "calibrated on n = " in fitted.out
@@ -127,7 +129,7 @@ def test_fit_evaluate_export_and_scan(
 
     inverting = tmp_path / "inverting.litmus"
     calibrated = run(
-        "fit", small_zoo.path, "-o", inverting, "--detector", "attack_based", "--models", 2
+        "fit", small_zoo.path, "-o", inverting, "--detector", "attack_based", "--set", "models=2"
     )
     assert calibrated.code == 0
     assert "calibrated on n = 2 clean models" in calibrated.out
@@ -136,9 +138,16 @@ def test_fit_evaluate_export_and_scan(
     )
     assert compared.code == 0
     assert "AUC of inverting minus one" in compared.out
-    mixed = run("fit", small_zoo.path, "-o", inverting, "--models", 2)
-    assert mixed.code == 4
-    assert "--models is not for this detector" in mixed.err
+    for options, message in (
+        (("--detector", "attack_based", "--patterns", 2), "--patterns is not for this detector"),
+        (("--detector", "last_layer", "--picture", picture), "--picture is not for this"),
+        (("--set", "models=2"), "num_patterns=10"),
+        (("--set", "epochs=2.5"), "a whole number"),
+        (("--set", "epochs"), "unknown setting"),
+    ):
+        mixed = run("fit", small_zoo.path, "-o", inverting, *options)
+        assert mixed.code == 4
+        assert message in mixed.err
 
     models = tmp_path / "models"
     for entry in small_zoo.split("test")[:4]:
@@ -347,3 +356,30 @@ def test_the_api_is_pinned() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = litmus.nonsense
     assert ULPDetector.name == "ulp"
+
+
+def test_leave_one_group_out(
+    run: Run, small_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def group(entry: ZooEntry) -> str:
+        return "slow" if entry.spec.twin in (0, 1) else "fast"
+
+    monkeypatch.setitem(GROUPINGS, "recipe", group)
+    command = ["evaluate", small_zoo.path, "--detector", "noise", "--leave-out", "recipe"]
+    quick = ["--set", "num_patterns=2", "--set", "epochs=3", "--fpr", 0.3, "--only", "slow"]
+    page = tmp_path / "recipe.json"
+    measured = run(*command, *quick, "-f", "json", "-o", page)
+    assert measured.code == 0
+    content = json.loads(page.read_text())
+    assert [row["group"] for row in content["rows"]] == ["slow"]
+    assert content["settings"] == {"num_patterns": 2, "epochs": 3}
+    assert content["recipe"]["name"] == small_zoo.recipe["name"]
+    for options, message in (
+        ((*command, "--detector", "ulp"), "--leave-out takes one --detector"),
+        ((*command, "--set", "luck=1"), "unknown setting"),
+        ((*command, "--only", "medium"), "no such group"),
+        (("evaluate", small_zoo.path, "--detector", "x", "--only", "slow"), "go with --leave-out"),
+    ):
+        refused = run(*options)
+        assert refused.code == 4
+        assert message in refused.err

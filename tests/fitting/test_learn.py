@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from litmus import features
 from litmus.errors import UsageError
-from litmus.features import POOLINGS, Pooling
+from litmus.features import HEADS, POOLINGS, HeadName, Pooling, head_logits
 from litmus.fitting.learn import EpochReport, PatternSettings, learn, total_variation
 from litmus.fitting.population import ModelDropout, Population, canonical
+from litmus.fitting.readout import make_head, scaled_per_model
 from litmus.models import InputSpec, log_probabilities
 from litmus.seeds import torch_generator
 
@@ -35,7 +38,7 @@ def network(seed: int, *, backdoored: bool) -> nn.Module:
 def populations() -> tuple[Population, Population]:
     kinds = np.arange(24) % 2 == 1
     modules = [network(seed, backdoored=bool(kind)) for seed, kind in enumerate(kinds)]
-    everything = Population(modules, kinds)
+    everything = Population(modules, kinds, np.arange(24) // 2)
     return everything.subset(np.arange(16)), everything.subset(np.arange(16, 24))
 
 
@@ -58,8 +61,14 @@ def test_poolings_have_their_number_of_features(
     pooling: Pooling, populations: tuple[Population, Population]
 ) -> None:
     learned = learn(*populations, SPEC, replace(QUICK, pooling=pooling), seed=0)
-    assert learned.weight.shape == (2, 6 if pooling == "concatenate" else 3)
-    assert learned.mean.shape == learned.std.shape == learned.weight.shape[1:]
+    shapes = {name: array.shape for name, array in learned.parameters.items()}
+    features = 6 if pooling == "concatenate" else 3
+    assert shapes == {
+        "weight": (2, features),
+        "bias": (2,),
+        "mean": (features,),
+        "std": (features,),
+    }
 
 
 def test_patterns_stay_images(populations: tuple[Population, Population]) -> None:
@@ -74,7 +83,7 @@ def test_a_seed_gives_the_same_fit_and_another_seed_another(
 ) -> None:
     first, again, other = (learn(*populations, SPEC, QUICK, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.patterns, again.patterns)
-    np.testing.assert_array_equal(first.weight, again.weight)
+    np.testing.assert_array_equal(first.parameters["weight"], again.parameters["weight"])
     assert not np.array_equal(first.patterns, other.patterns)
 
 
@@ -156,14 +165,84 @@ def test_patterns_may_begin_elsewhere_than_as_noise(
     start = np.random.default_rng(0).random((2, 1, 6, 6), dtype=np.float32)
     before = start.copy()
     fixed = replace(QUICK, learn_patterns=False)
-    assert np.array_equal(learn(*populations, SPEC, fixed, seed=0, start=start).patterns, before)
-    learned = learn(*populations, SPEC, QUICK, seed=0, start=start)
+    assert np.array_equal(learn(*populations, SPEC, fixed, seed=0, initial=start).patterns, before)
+    learned = learn(*populations, SPEC, QUICK, seed=0, initial=start)
     assert not np.array_equal(learned.patterns, before)
     assert np.array_equal(start, before)
     noise = learn(*populations, SPEC, fixed, seed=0).patterns
     assert np.array_equal(
         learn(*populations, SPEC, QUICK, seed=0).patterns,
-        learn(*populations, SPEC, QUICK, seed=0, start=noise).patterns,
+        learn(*populations, SPEC, QUICK, seed=0, initial=noise).patterns,
     )
     with pytest.raises(UsageError, match="another shape"):
-        learn(*populations, SPEC, QUICK, seed=0, start=start[:1])
+        learn(*populations, SPEC, QUICK, seed=0, initial=start[:1])
+
+
+def test_patterns_may_begin_as_faint_noise_on_the_background(
+    populations: tuple[Population, Population],
+) -> None:
+    fixed = replace(QUICK, learn_patterns=False, start="background", start_amplitude=0.1)
+    background = np.array([0.5], dtype=np.float32)
+    patterns = learn(*populations, SPEC, fixed, seed=0, background=background).patterns
+    assert 0.4 <= patterns.min() < 0.43
+    assert 0.57 < patterns.max() <= 0.6
+    with pytest.raises(UsageError, match="background"):
+        learn(*populations, SPEC, fixed, seed=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"canvas": "generator"},
+        {"head": "class_set"},
+        {"scale_per_model": True},
+        {"twin_weight": 0.5},
+        {"head": "class_set", "canvas": "generator", "twin_weight": 1.0},
+    ],
+)
+def test_every_way_to_learn_finds_what_sets_backdoored_models_apart(
+    changes: dict[str, Any], populations: tuple[Population, Population]
+) -> None:
+    settings = replace(QUICK, epochs=40, **changes)
+    learned = learn(*populations, SPEC, settings, seed=0)
+    assert learned.validation_auc == 1.0
+    assert 0 <= learned.patterns.min() <= learned.patterns.max() <= 1
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_head_scores_as_it_learned(head: HeadName, pooling: Pooling) -> None:
+    answers = torch.randn(7, 3, 5, generator=torch_generator(0), dtype=torch.float64)
+    learned = make_head(head, answers, pooling, seed=0)
+    for number, tensor in enumerate((learned.weights() | learned.biases()).values()):
+        tensor.data += torch.randn(tensor.shape, generator=torch_generator(number))
+    learned.follow(2 * answers[:4], 0.3)
+    parameters = learned.arrays()
+    assert set(parameters) == set(HEADS[head])
+    expected = learned.logits(answers).detach().numpy()
+    scored = [head_logits(head, parameters, a, pooling)[0] for a in answers.numpy()]
+    np.testing.assert_allclose(scored, expected, rtol=1e-9)
+
+
+def test_a_class_set_does_not_see_the_order_of_classes() -> None:
+    answers = torch.randn(4, 3, 5, generator=torch_generator(1), dtype=torch.float64)
+    head = make_head("class_set", answers, "concatenate", seed=0)
+    head.weights()["weight"].data += 1.0
+    logits = head.logits(answers)
+    torch.testing.assert_close(head.logits(answers.flip(2)), logits)
+    assert not torch.allclose(head.logits(answers.flip(1)), logits)
+
+
+def test_scaling_per_model_takes_confidence_out() -> None:
+    answers = torch.randn(4, 3, 5, generator=torch_generator(2), dtype=torch.float64)
+    scaled = scaled_per_model(answers)
+    torch.testing.assert_close(scaled_per_model(3 * answers - 7), scaled)
+    np.testing.assert_allclose(features.scaled_per_model(answers.numpy()), scaled.numpy())
+
+
+def test_twins_are_kept_together_where_they_are_compared() -> None:
+    kinds = np.array([True, False] * 4)
+    modules = [network(seed, backdoored=bool(kind)) for seed, kind in enumerate(kinds)]
+    population = Population(modules, kinds, np.arange(8) // 2)
+    assert population.twins() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert population.subset(np.array([2, 3, 7])).twins() == [[0, 1], [2]]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from litmus.detectors.calibration import Calibration
+from litmus.detectors.last_layer import LastLayerDetector
 from litmus.detectors.patterns import Member, ULPDetector
+from litmus.detectors.statistic import Head
 from litmus.models import InputSpec
 
 SPEC = InputSpec(channels=3, height=6, width=5, num_classes=4)
@@ -23,24 +25,53 @@ def detector(spec: InputSpec = SPEC, *, members: int = 2, patterns: int = 3) -> 
     features = patterns * spec.num_classes
     return ULPDetector(
         input_spec=spec,
-        calibration=Calibration(
-            scores=random.normal(size=99),
-            members=np.arange(99) % members,
-            temperature=1.0,
-            scope_limit=1e3,
-        ),
+        calibration=calibration(random, members),
         scope={},
         held_out={},
         members=[
             Member(
                 patterns=random.random((patterns, *spec.image_shape)).astype(np.float32),
-                weight=random.normal(size=(2, features)),
-                bias=np.zeros(2),
-                mean=np.zeros(features),
-                std=np.ones(features),
+                parameters={
+                    "weight": random.normal(size=(2, features)),
+                    "bias": np.zeros(2),
+                    "mean": np.zeros(features),
+                    "std": np.ones(features),
+                },
             )
             for _ in range(members)
         ],
+    )
+
+
+def calibration(random: np.random.Generator, members: int) -> Calibration:
+    """99 numbers in place of clean models' scores."""
+    return Calibration(
+        scores=random.normal(size=99),
+        members=np.arange(99) % members,
+        temperature=1.0,
+        scope_limit=1e3,
+    )
+
+
+def layer_detector(spec: InputSpec = SPEC, *, members: int = 2) -> LastLayerDetector:
+    """A detector of last layers with random heads."""
+    random = np.random.default_rng(3)
+    f = len(LastLayerDetector.statistic_names)
+    return LastLayerDetector(
+        input_spec=spec,
+        settings={},
+        heads=[
+            Head(
+                mean=random.normal(size=f),
+                std=random.uniform(1, 2, size=f),
+                weight=random.normal(size=f),
+                bias=np.asarray(float(index)),
+            )
+            for index in range(members)
+        ],
+        calibration=calibration(random, members),
+        scope={},
+        held_out={},
     )
 
 

@@ -10,29 +10,32 @@ import torch
 from torch import nn
 
 from litmus.architectures import ARCHITECTURES
+from litmus.architectures.vgg_stn import SpatialTransformer
 from litmus.errors import ModelError
 from litmus.formats import onnx_file, zoo_file
 from litmus.formats.onnx_export import OPSET, export_onnx
 from litmus.formats.zoo_file import ZOO_FORMAT, ZooModel
 from litmus.models import InputSpec
+from tests.architectures.variants import Options, every_variant
 
 SPEC = InputSpec(channels=1, height=16, width=16, num_classes=3)
 IMAGES = np.random.default_rng(0).random((4, 1, 16, 16)).astype(np.float32)
 
 
-def network(name: str) -> nn.Module:
-    module = ARCHITECTURES[name]().build(SPEC, seed=1)
-    if name == "vgg_stn":
-        # At its start the transformer's window is the whole image, whatever the image.
-        nn.init.normal_(module[0].affine.weight, std=0.1)  # type: ignore[index]
+def network(name: str, options: Options) -> nn.Module:
+    module = ARCHITECTURES[name](**options).build(SPEC, seed=1)
+    for layer in module.modules():
+        if isinstance(layer, SpatialTransformer):
+            # At its start the window is the whole image, whatever the image.
+            nn.init.normal_(layer.affine.weight, std=0.1)
     return module.eval()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@every_variant
 def test_every_architecture_becomes_a_file_that_says_the_same(
-    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, options: Options, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    module = network(name)
+    module = network(name, options)
     path = export_onnx(module, SPEC, tmp_path / "new" / "model.onnx")
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
     model = onnx_file.load(path)

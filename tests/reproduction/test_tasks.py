@@ -99,7 +99,7 @@ def test_a_measurement_is_the_detectors_score(opened: Open) -> None:
 def test_the_patch_is_sought_where_and_as_large_as_the_attack_has_it(opened: Open) -> None:
     study = opened()
     recipe = study.recipes["small"]
-    attack = replace(recipe.attacks[0], options={"place": "surface"})
+    attack = replace(recipe.attacks[0], table={"name": "patch", "place": "surface"})
     other = replace(recipe, attacks=(attack,), triggers=replace(recipe.triggers, size=4))
     entry = study.zoos["small"].entries[0]
     task = replace(study, recipes={"small": other}).measurement("small", "attack_based", entry)

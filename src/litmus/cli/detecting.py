@@ -1,21 +1,22 @@
-"""Verbs on detectors: scan with one, fit one, evaluate some, list those that are bundled."""
+"""Verbs on detectors: scan with one, fit one, list those that are bundled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from litmus.artifacts import sha256_of, write_atomically
+from litmus.cli.options import choice, deliver, numbers, parse_settings
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
 
 if TYPE_CHECKING:
     from litmus.fitting import MemberReport
 
-__all__ = ["detectors", "evaluate", "fit", "member_progress", "scan"]
+__all__ = ["detectors", "fit", "fit_progress", "member_progress", "scan"]
 
 
 def scan(
@@ -59,12 +60,12 @@ def scan(
     from litmus.scanning import Limits, exit_code
     from litmus.scanning import scan as run
 
-    _choice("--format", format_, tuple(SCAN_REPORTS))
-    _choice("--fail-on", fail_on, ("suspicious", "inconclusive", "never"))
+    choice("--format", format_, tuple(SCAN_REPORTS))
+    choice("--fail-on", fail_on, ("suspicious", "inconclusive", "never"))
     flags = Preprocessing.from_options(
         scale=scale,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
         layout=layout,
         channels=channels,
         outputs=outputs,
@@ -87,7 +88,7 @@ def scan(
             limits=Limits(wall_seconds=timeout),
         )
     )
-    _deliver(SCAN_REPORTS[format_](results, context), output)
+    deliver(SCAN_REPORTS[format_](results, context), output)
     raise typer.Exit(exit_code(results, strict=strict, fail_on=fail_on))
 
 
@@ -106,42 +107,18 @@ def fit(
     zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
     detector: Annotated[
-        str, typer.Option(help="ulp, noise, attack_based or neural_cleanse.")
+        str, typer.Option(help="ulp, noise, last_layer, max_margin, fused, ...: see `--set`.")
     ] = "ulp",
     patterns: Annotated[
         int | None, typer.Option(help="M, the patterns of each member (default: 10).")
     ] = None,
-    members: Annotated[
-        int | None,
-        typer.Option(help="Members of the five-fold ensemble to fit, 1 to 5 (default: 5)."),
-    ] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help="concatenate, max or mean (default: concatenate).")
-    ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="log_probs or logits (default: log_probs).")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the zoo's models (default: 60).")
-    ] = None,
-    tv_weight: Annotated[
-        float | None, typer.Option(help="Lambda, the weight of total variation.")
-    ] = None,
-    dropout: Annotated[
-        float | None, typer.Option(help="Share of channels that model dropout removes.")
-    ] = None,
-    models: Annotated[
-        int | None,
+    settings: Annotated[
+        list[str] | None,
         typer.Option(
-            help="attack_based, neural_cleanse: models of each kind to calibrate on (default: 20)."
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another setting; repeatable. A name that is none lists them with defaults.",
         ),
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="attack_based: the patch's side in pixels (default: 5).")
-    ] = None,
-    place: Annotated[
-        str | None,
-        typer.Option(help="attack_based: corner, anywhere or surface (default: corner)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     picture: Annotated[
@@ -152,26 +129,24 @@ def fit(
 
     attack_based and neural_cleanse learn nothing: fitting only calibrates them.
     """
+    from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
+    from litmus.detectors.patterns import PatternDetector
     from litmus.reports.detectors import fitted_text
 
-    learning = {
-        "num_patterns": patterns,
-        "members": members,
-        "pooling": pooling,
-        "features": features,
-        "epochs": epochs,
-        "tv_weight": tv_weight,
-        "dropout": dropout,
-    }
-    inverting = {"models": models, "size": size, "place": place}
-    settings = _settings_of(detector, learning, inverting, picture)
+    choice("--detector", detector, tuple(DETECTORS))
+    defaults = DETECTORS[detector].defaults()
+    chosen = parse_settings(defaults, settings or [])
+    if patterns is not None:
+        chosen["num_patterns"] = patterns
+    draws = issubclass(DETECTORS[detector], PatternDetector)
+    if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
+        option = "--patterns" if patterns is not None else "--picture"
+        raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
     with bar("fitting") as progress:
-        report = progress if _inverts(detector) else member_progress(progress)
-        fitted = run(zoo, detector, seed=seed, on_progress=report, **settings)
+        fitted = run(zoo, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
     write_atomically(output, fitted.to_bytes())
     if picture is not None:
-        from litmus.detectors.patterns import PatternDetector
         from litmus.figures import patterns_by_member
 
         assert isinstance(fitted, PatternDetector)
@@ -179,80 +154,17 @@ def fit(
     typer.echo(fitted_text(fitted, output), nl=False)
 
 
-def _inverts(detector: str) -> bool:
-    from litmus.detectors import DETECTORS, InversionDetector
+def fit_progress(progress: Bar) -> Callable[..., None]:
+    """Show what a fit reports: members' epochs, or how many models of how many are done."""
+    by_epoch = member_progress(progress)
 
-    _choice("--detector", detector, tuple(DETECTORS))
-    return issubclass(DETECTORS[detector], InversionDetector)
+    def report(*seen: Any) -> None:
+        if len(seen) == 1:
+            by_epoch(seen[0])
+        else:
+            progress(*seen)
 
-
-def _settings_of(
-    detector: str,
-    learning: Mapping[str, object],
-    inverting: Mapping[str, object],
-    picture: Path | None,
-) -> dict[str, Any]:
-    """The options that were given; raises UsageError for one of the other kind of detector."""
-    own, others = dict(learning), {**inverting}
-    if _inverts(detector):
-        own, others = dict(inverting), {**learning, "picture": picture}
-    for name, value in others.items():
-        if value is not None:
-            option = "patterns" if name == "num_patterns" else name.replace("_", "-")
-            raise UsageError(
-                f"--{option} is not for this detector", got=detector, where="--detector"
-            )
-    return {name: value for name, value in own.items() if value is not None}
-
-
-def evaluate(
-    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
-    detector: Annotated[
-        list[str], typer.Option("--detector", help="A .litmus file or bundled name; repeatable.")
-    ],
-    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
-    format_: Annotated[
-        str, typer.Option("-f", "--format", help="text, json or markdown.")
-    ] = "text",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
-    ] = None,
-    roc: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
-    ] = None,
-) -> None:
-    """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on."""
-    from litmus.detectors import load_detector
-    from litmus.evaluation import evaluate as run
-    from litmus.reports.evaluation import EVALUATION_REPORTS
-    from litmus.zoo import Zoo
-
-    _choice("--format", format_, tuple(EVALUATION_REPORTS))
-    loaded = {_label(name, detector): load_detector(name) for name in detector}
-    if len(loaded) < len(detector):
-        raise UsageError("a detector is named twice", got=detector, where="--detector")
-    opened = Zoo.open(zoo)
-    needs_images = any(d.needs_images for d in loaded.values())
-    images = opened.load_dataset(data=data).test if needs_images else None
-    with bar("scoring models") as progress:
-        evaluation = run(opened, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
-    if roc is not None:
-        from litmus.figures import roc_curves
-
-        dataset = opened.entries[0].spec.dataset["name"]
-        write_atomically(roc, roc_curves(evaluation.curves, f"{dataset}, unseen triggers"))
-    _deliver(EVALUATION_REPORTS[format_](evaluation), output)
-
-
-def _label(name: str, all_names: list[str]) -> str:
-    """The file's stem, or its whole path where two stems are equal."""
-    stems = [Path(other).stem for other in all_names]
-    return name if stems.count(Path(name).stem) > 1 else Path(name).stem
+    return report
 
 
 def member_progress(progress: Bar) -> Callable[[MemberReport], None]:
@@ -266,26 +178,3 @@ def member_progress(progress: Bar) -> Callable[[MemberReport], None]:
         progress(done, r.members * r.epoch.epochs, note)
 
     return report
-
-
-def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as fault:
-        raise UsageError(
-            "not numbers", expected="0.5 or 0.49,0.48,0.44", got=text, where=option
-        ) from fault
-
-
-def _deliver(report: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(report, nl=False)
-    else:
-        write_atomically(output, report)

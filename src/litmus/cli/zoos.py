@@ -172,9 +172,12 @@ def figures(
     from litmus.zoo.pictures import poisoned_examples, trigger_pictures
 
     parsed = load_recipe(recipe)
-    write_atomically(output / "triggers.svg", labelled_images(trigger_pictures(parsed)))
-    write_atomically(output / "poisoned.svg", image_grid(poisoned_examples(parsed, data=data)))
-    typer.echo(f"wrote {output / 'triggers.svg'} and {output / 'poisoned.svg'}")
+    drawn = {"poisoned.svg": image_grid(poisoned_examples(parsed, data=data))}
+    if triggers := trigger_pictures(parsed):
+        drawn = {"triggers.svg": labelled_images(triggers), **drawn}
+    for name, picture in drawn.items():
+        write_atomically(output / name, picture)
+    typer.echo(f"wrote {' and '.join(str(output / name) for name in drawn)}")
 
 
 def _as_json(entry: ZooEntry) -> dict[str, object]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from litmus.artifacts import canonical_json, encode_tensors, parse_tensors, write_atomically
 from litmus.errors import DataError
@@ -56,6 +58,17 @@ class ImageDataset:
         return InputSpec(
             channels=channels, height=height, width=width, num_classes=len(self.class_names)
         )
+
+    @property
+    def background(self) -> NDArray[np.float32]:
+        """The median of the training images' outermost pixels in each channel, in [0, 1] (c,)."""
+        images = self.train.images
+        rows, columns = images[:, :, [0, -1], :], images[:, :, :, [0, -1]]
+        border = torch.cat([rows.flatten(2), columns.flatten(2)], dim=2)
+        level: NDArray[np.float32] = (
+            border.transpose(0, 1).flatten(1).float().median(dim=1).values / 255
+        ).numpy()
+        return level
 
 
 def cached(

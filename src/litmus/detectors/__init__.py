@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from litmus.artifacts import parse_tensors
 from litmus.detectors.attack_based import AttackBasedDetector
 from litmus.detectors.base import DETECTOR_FORMAT, Detector, Judgement, Measurement, Verdict
+from litmus.detectors.fused import FusedDetector
 from litmus.detectors.inverting import InversionDetector
+from litmus.detectors.last_layer import LastLayerDetector
+from litmus.detectors.max_margin import MaxMarginDetector
 from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
+from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import DetectorError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ __all__ = [
     "InversionDetector",
     "Judgement",
     "Measurement",
+    "StatisticDetector",
     "Verdict",
     "bundled_detectors",
     "find_detector",
@@ -38,6 +43,9 @@ DETECTORS: Final[dict[str, type[Detector]]] = {
     "noise": NoiseDetector,
     "attack_based": AttackBasedDetector,
     "neural_cleanse": NeuralCleanseDetector,
+    "last_layer": LastLayerDetector,
+    "max_margin": MaxMarginDetector,
+    "fused": FusedDetector,
 }
 
 
@@ -82,7 +90,8 @@ def load_detector(name_or_file: str | Path) -> Detector:
 def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
     """Fit a detector by name on a zoo (or its folder).
 
-    `settings` are those of `PatternDetector.fit` or `InversionDetector.fit`.
+    `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
+    `StatisticDetector.fit`.
     """
     from litmus.zoo import Zoo
 

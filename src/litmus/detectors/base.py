@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors
 from litmus.detectors.calibration import Calibration
-from litmus.errors import DetectorError, UsageError
+from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import InputSpec, Model
 
 if TYPE_CHECKING:
-    from litmus.zoo import Zoo
+    from torch import nn
+
+    from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
 
@@ -31,12 +33,15 @@ class Measurement:
 
     `member_scores`: log-odds of a backdoor, one a member. `scope_distance`: root mean square of
     the standardised features, about 1 for a model like those of the zoo. `log_probs`
-    (queries, k): the model's answers, for reports.
+    (queries, k): the model's answers, for reports. Of a fused detector, `parts` are those that
+    were asked, and `left_out` says why others were not.
     """
 
     member_scores: Sequence[float]
     scope_distance: float
     log_probs: Sequence[Sequence[float]] = field(default=(), repr=False)
+    parts: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -55,7 +60,26 @@ class Measurement:
         if not scores or not np.isfinite([*scores, distance]).all():
             raise ValueError("scores must be finite numbers")
         rows = [[float(v) for v in row] for row in value["log_probs"]]
-        return cls(member_scores=scores, scope_distance=distance, log_probs=rows)
+        return cls(
+            member_scores=scores,
+            scope_distance=distance,
+            log_probs=rows,
+            parts=tuple(map(str, value["parts"])),
+            left_out={str(part): str(reason) for part, reason in dict(value["left_out"]).items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """What the members of a freshly fitted detector said of models that they had not seen.
+
+    `scores`, `distances` (log-odds and scope distances) and `members`, who said so, are (n,).
+    """
+
+    entries: Sequence[ZooEntry]
+    scores: NDArray[np.float64]
+    members: NDArray[np.int64]
+    distances: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +97,11 @@ class Judgement:
 class Detector(ABC):
     """A detector of one input shape.
 
-    A subclass says in class variables what it needs of a model and how it measures one. `scope`
+    A subclass says in class variables what it needs of a model (`needs_weights`: those of its
+    last layer, `needs_gradients`: a PyTorch module) and how it measures one. `scope`
     tells what it was fitted on (input spec, class names, architectures, attacks, numbers, seeds),
-    `held_out` its own AUC on models that its members had not seen.
+    `held_out` its own AUC on models that its members had not seen. `unseen` is what they said of
+    those; a detector that was read from a file does not have it.
     """
 
     name: ClassVar[str]
@@ -88,11 +114,17 @@ class Detector(ABC):
     calibration: Calibration
     scope: Mapping[str, Any]
     held_out: Mapping[str, Any]
+    unseen: Unseen | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     @abstractmethod
     def fit(cls, zoo: Zoo, **settings: Any) -> Self:
         """Fit and calibrate on a zoo's training split; the test split is not touched."""
+
+    @classmethod
+    @abstractmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the settings that `fit` takes, each with its default."""
 
     @abstractmethod
     def measure(self, model: Model) -> Measurement:
@@ -101,6 +133,24 @@ class Detector(ABC):
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the detector's own arrays for its file."""
+
+    def check_shape(self, model: Model) -> None:
+        """Raise ModelError where a model is of another shape than the detector."""
+        if model.input_spec != self.input_spec:
+            raise ModelError(
+                "the model is of another shape than the detector",
+                expected=str(self.input_spec),
+                got=str(model.input_spec),
+            )
+
+    def torch_module(self, model: Model) -> nn.Module:
+        """Return a model's network; raises UnsupportedModelError where there is no gradient."""
+        module = getattr(model, "torch_module", None)
+        if module is None:
+            raise UnsupportedModelError(
+                f"{self.name} needs gradients", expected="a model with torch_module"
+            )
+        return module()  # type: ignore[no-any-return]
 
     def options(self) -> dict[str, Any]:
         """Return the detector's own scalars for its file's header."""
@@ -116,22 +166,31 @@ class Detector(ABC):
         Raises UsageError where `fpr` is below what the calibration models can resolve.
         """
         self.check_fpr(fpr)
-        p_value = self.calibration.p_value(measurement.member_scores)
+        calibration = self.calibration_of(measurement)
+        p_value = calibration.p_value(measurement.member_scores)
         verdict: Verdict = "suspicious" if p_value <= fpr else "no evidence found"
-        notes: tuple[str, ...] = ()
-        if measurement.scope_distance > self.calibration.scope_limit:
+        notes = self.notes_of(measurement)
+        if measurement.scope_distance > calibration.scope_limit:
             verdict = "inconclusive"
-            notes = (
+            notes += (
                 "the model behaves unlike any in the detector's scope: scope distance "
-                f"{measurement.scope_distance:.2f}, limit {self.calibration.scope_limit:.2f}",
+                f"{measurement.scope_distance:.2f}, limit {calibration.scope_limit:.2f}",
             )
         return Judgement(
             score=measurement.score,
             p_value=p_value,
-            probability=self.calibration.probability(measurement.score),
+            probability=calibration.probability(measurement.score),
             verdict=verdict,
             notes=notes,
         )
+
+    def calibration_of(self, measurement: Measurement) -> Calibration:
+        """Return the calibration that a measurement is judged by."""
+        return self.calibration
+
+    def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
+        """Return what to know about how a model was measured."""
+        return ()
 
     def check_fpr(self, fpr: float) -> None:
         """Raise UsageError unless this false-positive rate can be promised."""
@@ -163,6 +222,18 @@ class Detector(ABC):
     @abstractmethod
     def from_file(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Detector:
         """Read what `to_bytes` wrote; raises DetectorError where it is malformed."""
+
+    @staticmethod
+    def resolved(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a dataclass in full, `options` in place of defaults.
+
+        Raises UsageError for an unknown or impossible one.
+        """
+        known = kind.__dataclass_fields__
+        if unknown := sorted(set(options) - set(known)):
+            expected = ", ".join(known) or "none"
+            raise UsageError("unknown setting", expected=expected, got=unknown[0])
+        return asdict(kind(**options))
 
     @staticmethod
     def common_fields(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["InversionDetector"]
 
 Found = TypeVar("Found")
+
+_MODELS: Final = 20
+"""Of each kind, to calibrate on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class InversionDetector(Detector, Generic[Found]):
         zoo: Zoo,
         *,
         images: Split | None = None,
-        models: int = 20,
+        models: int = _MODELS,
         seed: int = 0,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         **settings: Any,
@@ -82,6 +85,11 @@ class InversionDetector(Detector, Generic[Found]):
             raw.append(detector._score_file(entry))
             on_progress(done, len(entries))
         return detector._calibrated(zoo, entries, np.array(raw), seed)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the number of models to calibrate on, and the inversion's settings."""
+        return {"models": _MODELS, **cls.resolve({})}
 
     def _score_file(self, entry: ZooEntry) -> float:
         from litmus.formats import zoo_file
@@ -128,25 +136,14 @@ class InversionDetector(Detector, Generic[Found]):
 
         if self.clean is None:
             raise UsageError(f"{self.name} needs clean images", expected="with_images(split)")
-        module = getattr(model, "torch_module", None)
-        if module is None:
-            raise ModelError(f"{self.name} needs gradients", expected="a model with torch_module")
-        if model.input_spec != self.input_spec:
-            raise ModelError(
-                "the model is of another shape than the detector",
-                expected=str(self.input_spec),
-                got=str(model.input_spec),
-            )
-        return self.search(prepared(module()), self.clean)
+        module = self.torch_module(model)
+        self.check_shape(model)
+        return self.search(prepared(module), self.clean)
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings in full; raises UsageError for an unknown or impossible one."""
-        kind = cls.settings_type()
-        known = kind.__dataclass_fields__
-        if unknown := sorted(set(options) - set(known)):
-            raise UsageError("unknown setting", expected=", ".join(known), got=unknown[0])
-        return asdict(kind(**options))
+        return cls.resolved(cls.settings_type(), options)
 
     @classmethod
     @abstractmethod

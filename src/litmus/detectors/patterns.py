@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.detectors.base import Detector, Measurement
+from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import calibrate
 from litmus.errors import DetectorError, ModelError
-from litmus.features import FEATURES, POOLINGS, Features, Pooling, pool
+from litmus.features import (
+    FEATURES,
+    HEADS,
+    POOLINGS,
+    Features,
+    HeadName,
+    Parameters,
+    Pooling,
+    head_logits,
+    scaled_per_model,
+)
 from litmus.models import Images, LogProbs, Model, log_probabilities
 
 if TYPE_CHECKING:
@@ -21,26 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "NoiseDetector", "PatternDetector", "ULPDetector"]
 
+_OPTIONS: Final[Mapping[str, Collection[Any]]] = {
+    "pooling": POOLINGS,
+    "features": FEATURES,
+    "head": HEADS,
+    "scale_per_model": (False, True),
+}
+"""What a file's header says of how answers are read, and what it may say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """Patterns (m, c, h, w) in [0, 1] and the softmax head that was learned with them.
+    """Patterns (m, c, h, w) in [0, 1] and the parameters of the head that was learned with them.
 
-    The head is ``weight (2, f) @ (feature - mean (f,)) / std (f,) + bias (2,)``; row 1 is
+    The head's parameters are named in `litmus.features.HEADS`; row 1 of its logits is
     "backdoored".
     """
 
     patterns: Images
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
+    parameters: Parameters
 
-    def measure(self, answers: LogProbs, pooling: Pooling) -> tuple[float, float]:
+    def measure(self, answers: LogProbs, head: HeadName, pooling: Pooling) -> tuple[float, float]:
         """Return (log-odds of a backdoor, scope distance) from the answers (m, k)."""
-        feature = pool(answers[None], pooling)[0]
-        standardised = (feature - self.mean) / self.std
-        logits = self.weight @ standardised + self.bias
+        logits, standardised = head_logits(head, self.parameters, answers, pooling)
         return float(logits[1] - logits[0]), float(np.sqrt(np.mean(standardised**2)))
 
 
@@ -53,6 +66,8 @@ class PatternDetector(Detector):
     members: Sequence[Member]
     pooling: Pooling = "concatenate"
     features: Features = "log_probs"
+    head: HeadName = "linear"
+    scale_per_model: bool = False
 
     @classmethod
     def fit(
@@ -60,25 +75,47 @@ class PatternDetector(Detector):
         zoo: Zoo,
         *,
         members: int = 5,
+        folds: str = "twin",
         seed: int = 0,
-        start: Images | None = None,
+        initial: Images | None = None,
         on_progress: Callable[[MemberReport], None] = lambda report: None,
         **settings: Any,
     ) -> Self:
         """Fit on a zoo's training split, and calibrate on models that members had not seen.
 
-        `settings` are those of `litmus.fitting.PatternSettings`; the patterns begin as `start`
-        (m, c, h, w), by default as noise. The test split is not touched.
+        `settings` are those of `litmus.fitting.PatternSettings`; the patterns begin as `initial`
+        (m, c, h, w), by default as noise. What a member does not see is a fifth of the twins, or
+        with `folds` = "architecture" of the families of networks, so that the calibration is by
+        networks of another kind. The test split is not touched.
         Raises UsageError for an impossible setting, ZooError where there are too few models.
         """
         from litmus.fitting import PatternSettings, fit_members
 
         entries = zoo.split("train")
         chosen = PatternSettings(learn_patterns=cls.learns_patterns, **settings)
+        background = None
+        if chosen.start == "background":
+            background = zoo.load_dataset().background
         fitted = fit_members(
-            entries, chosen, members=members, seed=seed, start=start, on_progress=on_progress
+            entries,
+            chosen,
+            members=members,
+            folds=folds,
+            seed=seed,
+            initial=initial,
+            background=background,
+            on_progress=on_progress,
         )
         return cls._calibrated(zoo, entries, fitted, asdict(chosen), seed)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the number of members, and the settings of `litmus.fitting.PatternSettings`."""
+        from litmus.fitting import FOLDS, PatternSettings
+
+        settings = asdict(PatternSettings())
+        del settings["learn_patterns"]  # the detector's kind says that
+        return {"members": FOLDS, "folds": "twin", **settings}
 
     @classmethod
     def _calibrated(
@@ -92,32 +129,39 @@ class PatternDetector(Detector):
         from litmus.fitting import describe_scope, held_out_auc
 
         members = [
-            Member(**{name: getattr(f.learned, name) for name in Member.__dataclass_fields__})
-            for f in fitted
+            Member(patterns=f.learned.patterns, parameters=f.learned.parameters) for f in fitted
         ]
         unseen = [entries[i] for f in fitted for i in f.held_out]
         measured = np.array(
             [
-                member.measure(answers, settings["pooling"])
+                member.measure(answers, settings["head"], settings["pooling"])
                 for member, f in zip(members, fitted, strict=True)
                 for answers in f.answers
             ]
         )
-        index = np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted])
         backdoored = np.array([entry.backdoored for entry in unseen])
+        heard = Unseen(
+            entries=unseen,
+            scores=measured[:, 0],
+            members=np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted]),
+            distances=measured[:, 1],
+        )
         return cls(
             input_spec=zoo.input_spec,
             members=members,
             pooling=settings["pooling"],
             features=settings["features"],
-            calibration=calibrate(measured[:, 0], index, backdoored, measured[:, 1]),
+            head=settings["head"],
+            scale_per_model=settings["scale_per_model"],
+            calibration=calibrate(heard.scores, heard.members, backdoored, heard.distances),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
                 "num_training": [f.num_training for f in fitted],
                 "validation_auc": [f.learned.validation_auc for f in fitted],
                 "best_epoch": [f.learned.best_epoch for f in fitted],
             },
-            held_out=held_out_auc(measured[:, 0], unseen, seed),
+            held_out=held_out_auc(heard.scores, unseen, seed),
+            unseen=heard,
         )
 
     @property
@@ -135,9 +179,12 @@ class PatternDetector(Detector):
         outputs = model(self.queries)
         log_probs = log_probabilities(outputs, model.outputs)
         answers = log_probs if self.features == "log_probs" else self._raw(outputs, model)
+        parts = answers.reshape(len(self.members), self.num_patterns, -1)
+        if self.scale_per_model:
+            parts = scaled_per_model(parts)
         pairs = [
-            member.measure(part, self.pooling)
-            for member, part in zip(self.members, np.split(answers, len(self.members)), strict=True)
+            member.measure(part, self.head, self.pooling)
+            for member, part in zip(self.members, parts, strict=True)
         ]
         return Measurement(
             member_scores=[score for score, _ in pairs],
@@ -147,12 +194,15 @@ class PatternDetector(Detector):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every member's arrays, stacked."""
-        names = Member.__dataclass_fields__
-        return {name: np.stack([getattr(m, name) for m in self.members]) for name in names}
+        patterns = np.stack([member.patterns for member in self.members])
+        return {"patterns": patterns} | {
+            name: np.stack([member.parameters[name] for member in self.members])
+            for name in HEADS[self.head]
+        }
 
     def options(self) -> dict[str, Any]:
-        """Return the pooling and the kind of features."""
-        return {"pooling": self.pooling, "features": self.features}
+        """Return how answers are read."""
+        return {name: getattr(self, name) for name in _OPTIONS}
 
     @classmethod
     def from_file(
@@ -161,24 +211,27 @@ class PatternDetector(Detector):
         """Read a detector; raises DetectorError where arrays are missing or do not fit."""
         common = cls.common_fields(arrays, header)
         try:
-            stacked = {name: arrays[name] for name in Member.__dataclass_fields__}
-            options = header["options"]
-            pooling, features = options["pooling"], options["features"]
+            options = {name: header["options"][name] for name in _OPTIONS}
+            for name, allowed in _OPTIONS.items():
+                if options[name] not in allowed:
+                    raise DetectorError("unknown option", got=f"{name} {options[name]}")
+            patterns = arrays["patterns"]
+            stacked = {name: arrays[name] for name in HEADS[options["head"]]}
         except (KeyError, TypeError) as fault:
             raise DetectorError(f"malformed: {fault} is missing") from fault
-        if pooling not in POOLINGS or features not in FEATURES:
-            raise DetectorError("unknown option", got=f"pooling {pooling}, features {features}")
-        if stacked["patterns"].shape[2:] != common["input_spec"].image_shape:
+        if patterns.shape[2:] != common["input_spec"].image_shape:
             raise DetectorError(
                 "the patterns have another shape than the header says",
                 expected=common["input_spec"].image_shape,
-                got=stacked["patterns"].shape[2:],
+                got=patterns.shape[2:],
             )
         members = [
-            Member(**{name: array[i] for name, array in stacked.items()})
-            for i in range(len(stacked["patterns"]))
+            Member(
+                patterns=patterns[i], parameters={name: array[i] for name, array in stacked.items()}
+            )
+            for i in range(len(patterns))
         ]
-        return cls(members=members, pooling=pooling, features=features, **common)
+        return cls(members=members, **options, **common)
 
     @staticmethod
     def _raw(outputs: NDArray[Any], model: Model) -> NDArray[np.float64]:

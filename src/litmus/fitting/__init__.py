@@ -1,16 +1,22 @@
-"""The half of the pattern detectors that learns; it needs torch, and no scan imports it."""
+"""The half of the detectors that learns; it needs torch, and no scan imports it."""
 
 from __future__ import annotations
 
-from litmus.fitting.ensemble import FOLDS, MemberReport, fit_members
+from litmus.fitting.ensemble import FOLDS, MemberReport, assign_folds, check_members, fit_members
+from litmus.fitting.heads import FittedHead, fit_heads, stack
 from litmus.fitting.learn import PatternSettings
 from litmus.fitting.scope import describe_scope, held_out_auc
 
 __all__ = [
     "FOLDS",
+    "FittedHead",
     "MemberReport",
     "PatternSettings",
+    "assign_folds",
+    "check_members",
     "describe_scope",
+    "fit_heads",
     "fit_members",
     "held_out_auc",
+    "stack",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +14,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from litmus import features
 from litmus.errors import UsageError, ZooError
 from litmus.fitting.learn import EpochReport, Learned, PatternSettings, learn
 from litmus.fitting.population import Population, canonical
 from litmus.seeds import derive_seed
 from litmus.zoo import ZooEntry
 
-__all__ = ["FOLDS", "FittedMember", "MemberReport", "fit_members"]
+__all__ = [
+    "FOLDS",
+    "FittedMember",
+    "MemberReport",
+    "assign_folds",
+    "check_members",
+    "fit_members",
+]
 
 FOLDS: Final = 5
 _VALIDATION: Final = 8
@@ -53,21 +62,23 @@ def fit_members(
     settings: PatternSettings,
     *,
     members: int = FOLDS,
+    folds: str = "twin",
     seed: int = 0,
-    start: NDArray[np.float32] | None = None,
+    initial: NDArray[np.float32] | None = None,
+    background: NDArray[np.float32] | None = None,
     on_progress: Callable[[MemberReport], None] = lambda report: None,
 ) -> list[FittedMember]:
     """Fit `members` (1 to 5) of the five-fold ensemble on a zoo's training models.
 
-    Folds are of twins, so that a backdoored model and its control are always on the same side.
+    Folds are of twins, so that a backdoored model and its control are always on the same side, or
+    of families of architectures (see `assign_folds`).
     Each member trains on seven eighths of the four folds it sees and chooses its epoch by the
-    rest. All members' patterns begin as `start` (m, c, h, w), or each as its own noise. Members
-    run side by side, one thread each: the result does not depend on the number of cores. Raises
-    ZooError where there are too few models.
+    rest. All members' patterns begin as `initial` (m, c, h, w), or each as its own noise, on the
+    `background` (c,) where the settings say so. Members run side by side, one thread each: the
+    result does not depend on the number of cores. Raises ZooError where there are too few models.
     """
-    if not 1 <= members <= FOLDS:
-        raise UsageError("--members is impossible", expected=f"1 to {FOLDS}", got=members)
-    folds, validates = _assign(entries, seed)
+    check_members(members)
+    assigned, validates = assign_folds(entries, seed, by=folds)
     population = Population.load(entries)
     stop = threading.Event()
 
@@ -77,7 +88,7 @@ def fit_members(
                 raise InterruptedError
             on_progress(MemberReport(member=member, members=members, epoch=epoch))
 
-        seen = folds != member
+        seen = assigned != member
         training = population.subset(np.flatnonzero(seen & ~validates))
         learned = learn(
             training,
@@ -85,7 +96,8 @@ def fit_members(
             entries[0].spec.input_spec,
             settings,
             seed=derive_seed(seed, "member", member),
-            start=start,
+            initial=initial,
+            background=background,
             on_epoch=report,
         )
         held_out = np.flatnonzero(~seen)
@@ -109,8 +121,21 @@ def fit_members(
             torch.set_num_threads(before)
 
 
-def _assign(entries: Sequence[ZooEntry], seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return each model's fold, and whether it helps to choose the epoch where it is seen."""
+def check_members(members: int) -> None:
+    """Raise UsageError unless there can be so many members."""
+    if not 1 <= members <= FOLDS:
+        raise UsageError("--members is impossible", expected=f"1 to {FOLDS}", got=members)
+
+
+def assign_folds(
+    entries: Sequence[ZooEntry], seed: int, *, by: str = "twin"
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return each model's fold, and whether it helps to choose the epoch where it is seen.
+
+    Member i never sees fold i, whatever the detector. By `twin`, folds are alike; by
+    `architecture`, each has families of networks that no other has. Raises UsageError for another
+    `by`, ZooError where there are too few twins or families.
+    """
     twins = sorted(
         {entry.spec.twin for entry in entries}, key=lambda twin: derive_seed(seed, "fold", twin)
     )
@@ -124,7 +149,29 @@ def _assign(entries: Sequence[ZooEntry], seed: int) -> tuple[NDArray[np.int64], 
     positions = np.array([rank[entry.spec.twin] for entry in entries])
     # Two twins at least of every fold choose the epoch.
     every = min(_VALIDATION, max(2, len(twins) // (2 * FOLDS)))
-    return positions % FOLDS, positions // FOLDS % every == 0
+    validates = positions // FOLDS % every == 0
+    if by == "twin":
+        return positions % FOLDS, validates
+    if by == "architecture":
+        return _family_folds(entries, seed), validates
+    raise UsageError("folds of what?", expected="twin or architecture", got=by)
+
+
+def _family_folds(entries: Sequence[ZooEntry], seed: int) -> NDArray[np.int64]:
+    """The largest families first, each to the fold that has the fewest models yet."""
+    sizes = Counter(entry.architecture for entry in entries)
+    if len(sizes) < FOLDS:
+        raise ZooError(
+            "too few families of architectures",
+            expected=f"at least {FOLDS}, one a fold",
+            got=", ".join(sorted(sizes)),
+        )
+    fold_of: dict[str, int] = {}
+    filled = [0] * FOLDS
+    for family in sorted(sizes, key=lambda f: (-sizes[f], derive_seed(seed, "fold", f))):
+        fold_of[family] = filled.index(min(filled))
+        filled[fold_of[family]] += sizes[family]
+    return np.array([fold_of[entry.architecture] for entry in entries])
 
 
 def _answers(
@@ -134,4 +181,4 @@ def _answers(
     with torch.no_grad():
         patterns = torch.from_numpy(learned.patterns)
         answers: NDArray[np.float64] = population.answers(patterns, index.tolist(), read).numpy()
-    return answers
+    return features.scaled_per_model(answers) if settings.scale_per_model else answers

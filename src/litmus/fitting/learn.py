@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -12,30 +12,51 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from litmus.errors import UsageError
-from litmus.features import FEATURES, POOLINGS, Features, Pooling
+from litmus.features import (
+    FEATURES,
+    HEADS,
+    POOLINGS,
+    Features,
+    HeadName,
+    Parameters,
+    Pooling,
+)
+from litmus.fitting.canvas import CANVASES, Canvas, CanvasName, GeneratedCanvas, PixelCanvas
 from litmus.fitting.population import ModelDropout, Population, canonical
+from litmus.fitting.readout import make_head, scaled_per_model
 from litmus.metrics import auc
 from litmus.models import InputSpec
 from litmus.seeds import torch_generator
 
 __all__ = ["EpochReport", "Learned", "PatternSettings", "learn", "total_variation"]
 
-_STD_FLOOR: Final = 1e-3
-"""A feature that is the same for all models tells nothing and must not be blown up."""
+Start = Literal["noise", "background"]
+STARTS: Final[tuple[Start, ...]] = ("noise", "background")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatternSettings:
     """Hyperparameters of a fit.
 
-    `learn_patterns` False keeps the random patterns (the paper's noise input). `dropout` is the
-    share of channels that model dropout removes. Learning rates are Adam's.
+    `learn_patterns` False keeps the random patterns (the paper's noise input). `start` says how
+    the patterns begin: as `noise`, each pixel at random (the paper), or as faint noise of
+    `start_amplitude` around the `background` of the data set's images. `canvas` is what learns
+    them. `scale_per_model` standardises each model's answers by themselves. `twin_weight` is the
+    share of the loss that compares a backdoored model with its own clean control, instead of
+    telling all models apart. `dropout` is the share of channels that model dropout removes.
+    Learning rates are Adam's.
     """
 
     num_patterns: int = 10
     pooling: Pooling = "concatenate"
     features: Features = "log_probs"
     learn_patterns: bool = True
+    start: Start = "noise"
+    start_amplitude: float = 0.1
+    canvas: CanvasName = "pixels"
+    head: HeadName = "linear"
+    scale_per_model: bool = False
+    twin_weight: float = 0.0
     epochs: int = 60
     batch_models: int = 16
     pattern_learning_rate: float = 0.03
@@ -50,10 +71,22 @@ class PatternSettings:
                 raise UsageError(
                     f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
                 )
-        for name, allowed in {"pooling": POOLINGS, "features": FEATURES}.items():
+        choices: dict[str, Collection[str]] = {
+            "pooling": POOLINGS,
+            "features": FEATURES,
+            "start": STARTS,
+            "canvas": CANVASES,
+            "head": HEADS,
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(
                     f"unknown {name}", expected=" or ".join(allowed), got=getattr(self, name)
+                )
+        for name in ("start_amplitude", "twin_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(
+                    f"{name} is impossible", expected="0 to 1", got=getattr(self, name)
                 )
         if not 0 <= self.dropout < 1:
             raise UsageError("dropout is impossible", expected="0 <= p < 1", got=self.dropout)
@@ -71,13 +104,10 @@ class EpochReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What was learned: patterns (m, c, h, w), head (2, f) and (2,), standardisation (f,) each."""
+    """What was learned: patterns (m, c, h, w) and the head's parameters by name."""
 
     patterns: NDArray[np.float32]
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
+    parameters: Parameters
     best_epoch: int
     validation_auc: float
 
@@ -96,17 +126,24 @@ def learn(
     settings: PatternSettings,
     *,
     seed: int,
-    start: NDArray[np.float32] | None = None,
+    initial: NDArray[np.float32] | None = None,
+    background: NDArray[np.float32] | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
 ) -> Learned:
     """Fit patterns and head, and return those of the epoch that did best on `validation`.
 
-    Best is the highest AUC, then the lowest cross-entropy. The patterns begin as `start`
-    (m, c, h, w) in [0, 1], by default as random pixels, integers 0..255 over 255. Deterministic
-    for a seed, torch version, processor and number of threads. Raises UsageError where `start`
-    has another shape.
+    Best is the highest AUC, then the lowest cross-entropy. The patterns begin as `initial`
+    (m, c, h, w) in [0, 1], by default as random pixels, integers 0..255 over 255; where the
+    settings say so as faint noise on `background` (c,). Deterministic for a seed, torch version,
+    processor and number of threads. Raises UsageError where `initial` has another shape or the
+    background is missing.
     """
-    patterns = _random(input_spec, settings, seed) if start is None else torch.tensor(start)
+    patterns = _random(input_spec, settings, seed) if initial is None else torch.tensor(initial)
+    if initial is None and settings.start == "background":
+        if background is None:
+            raise UsageError("start = background needs the data set's background")
+        noise = (2 * patterns - 1) * settings.start_amplitude
+        patterns = (torch.from_numpy(background)[:, None, None] + noise).clamp(0, 1)
     shape = (settings.num_patterns, *input_spec.image_shape)
     if tuple(patterns.shape) != shape:
         raise UsageError("patterns of another shape", expected=shape, got=tuple(patterns.shape))
@@ -123,34 +160,25 @@ class _Fit:
         self,
         training: Population,
         validation: Population,
-        patterns: torch.Tensor,
+        start: torch.Tensor,
         settings: PatternSettings,
         seed: int,
     ) -> None:
         self.training, self.validation, self.settings = training, validation, settings
         self.dropout = ModelDropout(settings.dropout, torch_generator(seed, "dropout"))
-        self.patterns = patterns.requires_grad_(settings.learn_patterns)
+        self.canvas: Canvas = PixelCanvas(start)
+        if settings.canvas == "generator":
+            self.canvas = GeneratedCanvas(start, seed)
         self.order = torch_generator(seed, "order")
-        start = self._pooled(training, range(len(training)))
-        self.mean = start.mean(dim=0)
-        self.var = start.var(dim=0, correction=0)
-        features = start.shape[1]
-        # The head starts at zero: its first steps follow the data, not a random direction.
-        self.weight = torch.zeros(2, features, dtype=torch.float64, requires_grad=True)
-        self.bias = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        with torch.no_grad():
+            answers = self._answers(training, range(len(training)))
+        self.head = make_head(settings.head, answers, settings.pooling, seed)
         # Noise needs no second look at the models, and so no model dropout either.
-        self.fixed = None if settings.learn_patterns else start
+        self.fixed = None if settings.learn_patterns else answers
 
     def run(self, on_epoch: Callable[[EpochReport], None]) -> Learned:
         s = self.settings
-        groups: list[dict[str, object]] = [
-            {"params": [self.weight], "weight_decay": s.head_weight_decay},
-            {"params": [self.bias], "weight_decay": 0.0},
-        ]
-        head = torch.optim.AdamW(groups, lr=s.head_learning_rate)
-        optimizers: list[torch.optim.Optimizer] = [head]
-        if s.learn_patterns:
-            optimizers.append(torch.optim.Adam([self.patterns], lr=s.pattern_learning_rate))
+        optimizers = self._optimizers()
         best: Learned | None = None
         best_key = (-1.0, 0.0)
         for epoch in range(1, s.epochs + 1):
@@ -170,73 +198,79 @@ class _Fit:
         assert best is not None
         return best
 
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        s = self.settings
+        groups: list[dict[str, object]] = [
+            {"params": [*self.head.weights().values()], "weight_decay": s.head_weight_decay},
+            {"params": [*self.head.biases().values()], "weight_decay": 0.0},
+        ]
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=s.head_learning_rate)
+        ]
+        if s.learn_patterns:
+            rate = s.pattern_learning_rate
+            optimizers.append(torch.optim.Adam(self.canvas.parameters(), lr=rate))
+        return optimizers
+
     def _batches(self) -> Iterator[list[int]]:
-        order = torch.randperm(len(self.training), generator=self.order)
+        """Yield minibatches of models; where twins are compared, of whole twins."""
         size = self.settings.batch_models
+        units = [[i] for i in range(len(self.training))]
+        if self.settings.twin_weight:
+            units, size = self.training.twins(), max(1, size // 2)
+        order = torch.randperm(len(units), generator=self.order)
         for start in range(0, len(order), size):
-            yield order[start : start + size].tolist()
+            yield [i for unit in order[start : start + size].tolist() for i in units[unit]]
 
     def _step(self, batch: list[int], optimizers: list[torch.optim.Optimizer]) -> float:
-        """One minibatch: the mean of the models' cross-entropies plus the regulariser."""
+        """One minibatch: the mean of the models' losses plus the regulariser."""
         if self.fixed is None:
             with self.dropout:
-                pooled = self._pooled(self.training, batch)
+                answers = self._answers(self.training, batch)
+            self.head.follow(answers.detach(), len(answers) / len(self.training))
         else:
-            pooled = self.fixed[batch]
-        self._follow(pooled.detach())
-        loss = F.cross_entropy(self._logits(pooled), self.training.backdoored[batch])
+            answers = self.fixed[batch]
+        loss = self._loss(self.head.logits(answers), batch)
         objective = loss
         if self.settings.learn_patterns and self.settings.tv_weight:
-            objective = loss + self.settings.tv_weight * total_variation(self.patterns).double()
+            variation = total_variation(self.canvas.patterns()).double()
+            objective = loss + self.settings.tv_weight * variation
         for optimizer in optimizers:
             optimizer.zero_grad()
         torch.autograd.backward(objective)
         for optimizer in optimizers:
             optimizer.step()
-        with torch.no_grad():
-            self.patterns.clamp_(0, 1)
+        self.canvas.project()
         return loss.item()
 
-    def _follow(self, pooled: torch.Tensor) -> None:
-        """Keep mean and variance of the features over about the last epoch of models."""
-        if self.fixed is not None:
-            return
-        share = len(pooled) / len(self.training)
-        self.mean = self.mean.lerp(pooled.mean(dim=0), share)
-        self.var = self.var.lerp((pooled - self.mean).square().mean(dim=0), share)
+    def _loss(self, logits: torch.Tensor, batch: list[int]) -> torch.Tensor:
+        """Cross-entropy, and for a share of it how each twin's models are ranked."""
+        kinds = self.training.backdoored[batch]
+        loss = F.cross_entropy(logits, kinds)
+        share = self.settings.twin_weight
+        if not share:
+            return loss
+        score, twin = logits[:, 1] - logits[:, 0], self.training.twin[batch]
+        pairs = (twin[:, None] == twin[None, :]) & (kinds[:, None] > kinds[None, :])
+        margins = (score[:, None] - score[None, :])[pairs]
+        return (1 - share) * loss + share * F.softplus(-margins).sum() / max(1, len(margins))
 
     def _validate(self) -> tuple[float, float]:
         with torch.no_grad():
-            pooled = self._pooled(self.validation, range(len(self.validation)))
-            logits = self._logits(pooled)
+            logits = self.head.logits(self._answers(self.validation, range(len(self.validation))))
             loss = F.cross_entropy(logits, self.validation.backdoored)
         scores = (logits[:, 1] - logits[:, 0]).numpy()
         return loss.item(), auc(scores, self.validation.backdoored.numpy())
 
-    def _logits(self, pooled: torch.Tensor) -> torch.Tensor:
-        return F.linear((pooled - self.mean) / self._std(), self.weight, self.bias)
-
-    def _std(self) -> torch.Tensor:
-        return self.var.sqrt().clamp(min=_STD_FLOOR)
-
-    def _pooled(self, population: Population, index: range | list[int]) -> torch.Tensor:
+    def _answers(self, population: Population, index: Sequence[int]) -> torch.Tensor:
         read = canonical if self.settings.features == "log_probs" else torch.Tensor.double
-        if isinstance(index, range):
-            with torch.no_grad():
-                answers = population.answers(self.patterns, index, read)
-        else:
-            answers = population.answers(self.patterns, index, read)
-        if self.settings.pooling == "concatenate":
-            return answers.flatten(1)
-        return answers.amax(dim=1) if self.settings.pooling == "max" else answers.mean(dim=1)
+        answers = population.answers(self.canvas.patterns(), index, read)
+        return scaled_per_model(answers) if self.settings.scale_per_model else answers
 
     def _snapshot(self, epoch: int, validation_auc: float) -> Learned:
         return Learned(
-            patterns=self.patterns.detach().numpy().copy(),
-            weight=self.weight.detach().numpy().copy(),
-            bias=self.bias.detach().numpy().copy(),
-            mean=self.mean.numpy().copy(),
-            std=self._std().numpy().copy(),
+            patterns=self.canvas.patterns().detach().numpy().copy(),
+            parameters=self.head.arrays(),
             best_epoch=epoch,
             validation_auc=validation_auc,
         )

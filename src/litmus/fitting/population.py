@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from litmus.architectures import fold_batch_norm
+from litmus.architectures import ACTIVATIONS, fold_batch_norm
 from litmus.formats import zoo_file
 from litmus.models import LOG_FLOOR
 from litmus.zoo import ZooEntry
 
 __all__ = ["ModelDropout", "Population", "canonical"]
 
-_ACTIVATIONS: Final = (nn.ReLU, nn.ELU, nn.GELU, nn.Tanh, nn.LeakyReLU)
+_ACTIVATIONS: Final = tuple(ACTIVATIONS.values())
 
 
 class ModelDropout:
@@ -56,20 +56,39 @@ def _thin_if_asked(
 
 
 class Population:
-    """Networks with BatchNorm folded and weights frozen, and which of them are backdoored."""
+    """Networks with BatchNorm folded and weights frozen, and which of them are backdoored.
 
-    def __init__(self, modules: Sequence[nn.Module], backdoored: NDArray[np.bool_]) -> None:
+    `twin` (n,) numbers the pairs of a backdoored model and its control; by default each model is
+    alone.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        backdoored: NDArray[np.bool_],
+        twin: NDArray[np.int64] | None = None,
+    ) -> None:
         self.modules = list(modules)
         self.backdoored = torch.from_numpy(backdoored.astype(np.int64))
+        self.twin = torch.from_numpy(np.arange(len(self.modules)) if twin is None else twin)
 
     @classmethod
     def load(cls, entries: Sequence[ZooEntry]) -> Population:
         """Read the models of a zoo; raises ModelError where a file is damaged."""
         modules = [zoo_file.load(entry.path).torch_module() for entry in entries]
-        return cls.prepared(modules, np.array([entry.backdoored for entry in entries]))
+        return cls.prepared(
+            modules,
+            np.array([entry.backdoored for entry in entries]),
+            np.array([entry.spec.twin for entry in entries]),
+        )
 
     @classmethod
-    def prepared(cls, modules: Sequence[nn.Module], backdoored: NDArray[np.bool_]) -> Population:
+    def prepared(
+        cls,
+        modules: Sequence[nn.Module],
+        backdoored: NDArray[np.bool_],
+        twin: NDArray[np.int64] | None = None,
+    ) -> Population:
         """Make networks ready, in place: BatchNorm folded, weights frozen, dropout at hand."""
         ready = [fold_batch_norm(module.eval()) for module in modules]
         for module in ready:
@@ -77,14 +96,25 @@ class Population:
             for layer in module.modules():
                 if isinstance(layer, _ACTIVATIONS):
                     layer.register_forward_hook(_thin_if_asked)
-        return cls(ready, backdoored)
+        return cls(ready, backdoored, twin)
 
     def __len__(self) -> int:
         return len(self.modules)
 
     def subset(self, index: NDArray[np.int64]) -> Population:
         """Return the models at these positions; they share memory with this population's."""
-        return Population([self.modules[i] for i in index], self.backdoored.numpy()[index])
+        return Population(
+            [self.modules[i] for i in index],
+            self.backdoored.numpy()[index],
+            self.twin.numpy()[index],
+        )
+
+    def twins(self) -> list[list[int]]:
+        """Return the positions of each twin's models."""
+        members: dict[int, list[int]] = {}
+        for place, twin in enumerate(self.twin.tolist()):
+            members.setdefault(twin, []).append(place)
+        return list(members.values())
 
     def answers(
         self,

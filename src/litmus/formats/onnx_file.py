@@ -16,7 +16,7 @@ from litmus.formats import onnx_graph
 from litmus.formats.onnx_external import load_external_data
 from litmus.formats.onnx_input import ImageInput
 from litmus.formats.preprocessing import Preprocessing
-from litmus.models import Images, InputSpec, Outputs, looks_like_probabilities
+from litmus.models import Images, InputSpec, LastLayer, Outputs, looks_like_probabilities
 
 __all__ = ["MAX_FILE_BYTES", "OnnxModel", "create_session", "load"]
 
@@ -44,7 +44,7 @@ class OnnxModel:
     ) -> None:
         self.notes = notes
         self._path, self._image_input, self._outputs = path, image_input, outputs
-        self._initializers = graph.graph.initializer
+        self._graph = graph.graph
         self._session = create_session(_serialise(graph, path), path)
         channels, height, width = image_input.image_shape
         self.input_spec = InputSpec(
@@ -89,7 +89,13 @@ class OnnxModel:
         """Return the graph's initializers by name."""
         from onnx import numpy_helper
 
-        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self._initializers}
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
+
+    def last_layer(self) -> LastLayer:
+        """Return the layer that gives the logits; raises UnsupportedModelError without one."""
+        from litmus.formats.onnx_last_layer import last_layer
+
+        return last_layer(self._graph, self.input_spec.num_classes, self._path)
 
     def _count_classes(self) -> int:
         shape = self._session.get_outputs()[0].shape

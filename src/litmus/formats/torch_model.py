@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.models import Images, InputSpec, Outputs
+from litmus.models import Images, InputSpec, LastLayer, Outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,3 +40,9 @@ class TorchModel:
     def torch_module(self) -> nn.Module:
         """Return the network in evaluation mode."""
         return self._module
+
+    def last_layer(self) -> LastLayer:
+        """Return the network's last layer; raises UnsupportedModelError where it has none."""
+        from litmus.formats.torch_last_layer import last_layer
+
+        return last_layer(self._module, self.input_spec, self.outputs)

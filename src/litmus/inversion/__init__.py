@@ -1,16 +1,18 @@
 """Trigger inversion: what would have to be stamped on clean images to reach another class.
 
-It needs torch, clean images and gradients; no scan imports it.
+It needs torch, gradients and clean images, which maximum margins do without.
 """
 
 from __future__ import annotations
 
+from litmus.inversion.margins import MarginSettings, maximum_margins
 from litmus.inversion.masks import MaskInversion, MaskSettings, anomaly_indices, invert_masks
 from litmus.inversion.patches import PatchInversion, PatchSettings, all_pairs, invert_patches
 from litmus.inversion.subject import ClassImages, prepared
 
 __all__ = [
     "ClassImages",
+    "MarginSettings",
     "MaskInversion",
     "MaskSettings",
     "PatchInversion",
@@ -19,5 +21,6 @@ __all__ = [
     "anomaly_indices",
     "invert_masks",
     "invert_patches",
+    "maximum_margins",
     "prepared",
 ]

@@ -84,7 +84,7 @@ def measure_speed(recipe: Recipe, entries: Sequence[ZooEntry]) -> Speed:
     import torch
 
     spec = entries[0].spec.input_spec
-    module = recipe.architectures[0].build(spec, seed=0)
+    module = recipe.architectures[0].at().build(spec, seed=0)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -128,8 +128,9 @@ def _time_pass(module: object, shape: tuple[int, int, int], batch: int) -> float
 def _training_work(study: Study, name: str) -> Work:
     recipe = study.recipes[name]
     count = recipe.dataset.train_images or len(study.images[name].load().train)
-    images = recipe.training.epochs * count
-    return Work(passes=images / recipe.training.batch_size, images=images)
+    training = recipe.trainings[0].at()
+    images = training.epochs * count
+    return Work(passes=images / training.batch_size, images=images)
 
 
 def _duration(seconds: float) -> str:

@@ -98,7 +98,7 @@ class Study:
         assert issubclass(kind, InversionDetector)
         recipe = self.recipes[name]
         if detector == "attack_based":
-            place = recipe.attacks[0].options.get("place", "corner")
+            place = recipe.attacks[0].at().options.get("place", "corner")
             options = {"size": recipe.triggers.size, "place": place, **options}
         return MeasureTask(
             zoo=name,

@@ -175,11 +175,11 @@ class FitTask:
         assert issubclass(detector, PatternDetector)
         zoo = Zoo(path=self.folder, recipe={"name": self.zoo}, entries=self.training)
         settings = {k: v for k, v in self.settings.items() if k != "learn_patterns"}
-        start: Images | None = None
+        initial: Images | None = None
         if self.triggers:
             count = self.settings["num_patterns"]
-            start = collage(self.triggers, zoo.input_spec, count=count, seed=self.seed)
-        return detector.fit(zoo, members=1, seed=self.seed, start=start, **settings)
+            initial = collage(self.triggers, zoo.input_spec, count=count, seed=self.seed)
+        return detector.fit(zoo, members=1, seed=self.seed, initial=initial, **settings)
 
 
 def fitted_detector(result: Mapping[str, Any]) -> PatternDetector:
@@ -206,8 +206,9 @@ def collage(
             rows, columns = input_spec.height - trigger.size, input_spec.width - trigger.size
             row = int(torch.randint(0, rows + 1, (), generator=generator))
             column = int(torch.randint(0, columns + 1, (), generator=generator))
-            pixels = trigger.pixels(input_spec.channels) / 255
-            image[:, row : row + trigger.size, column : column + trigger.size] = pixels
+            pixels, mask = trigger.pixels(input_spec.channels) / 255, trigger.mask()
+            square = image[:, row : row + trigger.size, column : column + trigger.size]
+            square[:, mask] = pixels[:, mask]
     pasted: NDArray[np.float32] = images.numpy()
     return pasted
 

@@ -62,7 +62,7 @@ def _unfit(model: Any, detector: Detector) -> str | None:
     """Why a detector can't measure a model, or None."""
     if model.input_spec != detector.input_spec:
         return f"the model takes {model.input_spec}, the detector {detector.input_spec}"
-    needs = {"weights": detector.needs_weights, "torch_module": detector.needs_gradients}
+    needs = {"last_layer": detector.needs_weights, "torch_module": detector.needs_gradients}
     for name, needed in needs.items():
         if needed and not hasattr(model, name):
             return f"the detector {detector.name} needs the model's {name}, which it can't give"

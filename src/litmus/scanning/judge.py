@@ -54,7 +54,8 @@ class Judge:
             p_value=judgement.p_value,
             probability=judgement.probability,
             verdict=judgement.verdict,
-            notes=(*notes, *judgement.notes),
+            # What a fused detector says of its parts comes from the file's process, too.
+            notes=(*notes, *_clean_all(list(judgement.notes))),
             seconds=answer["seconds"],
             model_sha256=answer["sha256"],
             detector_sha256=self._sha256,
@@ -66,8 +67,11 @@ class Judge:
     def _measurement(self, reply: Mapping[str, Any]) -> Measurement:
         """Read a child's measurement; raises ValueError, TypeError or KeyError on nonsense."""
         measurement = Measurement.from_json(reply["measurement"])
-        if len(measurement.member_scores) <= int(self._detector.calibration.members.max()):
+        calibration = self._detector.calibration_of(measurement)
+        if len(measurement.member_scores) <= int(calibration.members.max()):
             raise ValueError("too few members")
+        if len(measurement.left_out) > _MAX_NOTES:
+            raise ValueError("too many parts")
         rows = np.asarray(measurement.log_probs, dtype=np.float64)
         if rows.size and (
             rows.ndim != 2

@@ -1,0 +1,231 @@
+"""Detectors that read a few numbers of a model and learn from a zoo which ones are suspicious."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.detectors.base import Detector, Measurement, Unseen
+from litmus.detectors.calibration import UNCALIBRATED, calibrate
+from litmus.errors import DetectorError, ModelError, UsageError
+from litmus.models import Model
+
+if TYPE_CHECKING:
+    from litmus.fitting import FittedHead
+    from litmus.zoo import Zoo, ZooEntry
+
+__all__ = ["Head", "NoSettings", "StatisticDetector"]
+
+_WEIGHT_DECAY: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """Of statistics that leave nothing to choose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A member: ``weight (f,) @ (statistics - mean (f,)) / std (f,) + bias ()``."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+    def measure(self, statistics: NDArray[np.float64]) -> tuple[float, float]:
+        """Return (log-odds of a backdoor, scope distance)."""
+        standardised = (statistics - self.mean) / self.std
+        log_odds = self.weight @ standardised + self.bias
+        return float(log_odds), float(np.sqrt(np.mean(standardised**2)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticDetector(Detector):
+    """A logistic head on statistics that do not depend on the order of the classes.
+
+    A subclass has `statistics`, and `settings_type` where there is something to choose;
+    `settings` are those, in full. Member i is fitted on the same models as member i of a pattern
+    detector with the same zoo and seed, or rather on those and on the ones by which that chooses
+    its epoch: both have held out the same fold.
+    """
+
+    statistic_names: ClassVar[tuple[str, ...]]
+
+    settings: Mapping[str, Any]
+    heads: Sequence[Head]
+
+    @classmethod
+    def settings_type(cls) -> type[Any]:
+        """Return the dataclass of the statistics' settings."""
+        return NoSettings
+
+    @abstractmethod
+    def statistics(self, model: Model) -> NDArray[np.float64]:
+        """Return the numbers of `statistic_names`, (f,), of order 1 for most models.
+
+        What is not finite is an error of the model, which `measure` raises.
+        """
+
+    @classmethod
+    def fit(
+        cls,
+        zoo: Zoo,
+        *,
+        members: int = 5,
+        folds: str = "twin",
+        seed: int = 0,
+        weight_decay: float = _WEIGHT_DECAY,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        **settings: Any,
+    ) -> Self:
+        """Fit on a zoo's training split, and calibrate on models that members had not seen.
+
+        `settings` are those of the statistics. The test split is not touched. Raises UsageError
+        for an impossible setting, ZooError where there are too few models.
+        """
+        from litmus.fitting import assign_folds, check_members, fit_heads
+
+        check_members(members)
+        if not weight_decay > 0:
+            raise UsageError("weight_decay is impossible", expected="> 0", got=weight_decay)
+        entries = zoo.split("train")
+        assigned, _ = assign_folds(entries, seed, by=folds)
+        unfitted = cls(
+            input_spec=zoo.input_spec,
+            settings=cls.resolved(cls.settings_type(), settings),
+            heads=(),
+            calibration=UNCALIBRATED,
+            scope={},
+            held_out={},
+        )
+        rows = unfitted._read_all(entries, on_progress)
+        backdoored = np.array([entry.backdoored for entry in entries])
+        fitted = fit_heads(rows, backdoored, assigned, members=members, weight_decay=weight_decay)
+        chosen = {"weight_decay": weight_decay, **unfitted.settings}
+        return unfitted._calibrated(zoo, entries, rows, fitted, chosen, seed)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the number of members, the head's weight decay, the statistics' settings."""
+        from litmus.fitting import FOLDS
+
+        own = cls.resolved(cls.settings_type(), {})
+        return {"members": FOLDS, "folds": "twin", "weight_decay": _WEIGHT_DECAY, **own}
+
+    def _read_all(
+        self, entries: Sequence[ZooEntry], on_progress: Callable[[int, int], None]
+    ) -> NDArray[np.float64]:
+        from litmus.formats import zoo_file
+
+        rows = []
+        for done, entry in enumerate(entries, start=1):
+            rows.append(self._read(zoo_file.load(entry.path)))
+            on_progress(done, len(entries))
+        return np.stack(rows)
+
+    def _calibrated(
+        self,
+        zoo: Zoo,
+        entries: Sequence[ZooEntry],
+        rows: NDArray[np.float64],
+        fitted: Sequence[FittedHead],
+        settings: Mapping[str, Any],
+        seed: int,
+    ) -> Self:
+        from litmus.fitting import describe_scope, held_out_auc
+
+        heads = [
+            Head(**{name: getattr(f, name) for name in Head.__dataclass_fields__}) for f in fitted
+        ]
+        unseen = [entries[i] for f in fitted for i in f.held_out]
+        measured = np.array(
+            [
+                head.measure(rows[i])
+                for head, f in zip(heads, fitted, strict=True)
+                for i in f.held_out
+            ]
+        )
+        backdoored = np.array([entry.backdoored for entry in unseen])
+        heard = Unseen(
+            entries=unseen,
+            scores=measured[:, 0],
+            members=np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted]),
+            distances=measured[:, 1],
+        )
+        return replace(
+            self,
+            heads=heads,
+            calibration=calibrate(heard.scores, heard.members, backdoored, heard.distances),
+            scope={
+                **describe_scope(zoo, entries, settings, seed),
+                "num_training": [f.num_training for f in fitted],
+            },
+            held_out=held_out_auc(heard.scores, unseen, seed),
+            unseen=heard,
+        )
+
+    def measure(self, model: Model) -> Measurement:
+        """Read the statistics, and let each member judge them."""
+        self.check_shape(model)
+        row = self._read(model)
+        pairs = [head.measure(row) for head in self.heads]
+        return Measurement(
+            member_scores=[score for score, _ in pairs],
+            scope_distance=max(distance for _, distance in pairs),
+        )
+
+    def _read(self, model: Model) -> NDArray[np.float64]:
+        """Return the statistics; raises ModelError where one is no number."""
+        with np.errstate(all="ignore"):
+            row = self.statistics(model)
+        names = zip(self.statistic_names, np.isfinite(row), strict=True)
+        broken = [name for name, finite in names if not finite]
+        if broken:
+            raise ModelError(
+                "the model's weights or outputs are not numbers",
+                expected=f"finite statistics for {self.name}",
+                got=f"NaN or infinity in {', '.join(broken[:4])}",
+            )
+        return row
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return every member's arrays, stacked."""
+        names = Head.__dataclass_fields__
+        return {name: np.stack([getattr(head, name) for head in self.heads]) for name in names}
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings of the statistics."""
+        return {"settings": dict(self.settings)}
+
+    @classmethod
+    def from_file(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
+        """Read a detector; raises DetectorError where arrays are missing or do not fit.
+
+        Settings are looked at when they are used: a maximum margin's need PyTorch, and the
+        process that prints a scan's results goes without.
+        """
+        common = cls.common_fields(arrays, header)
+        try:
+            stacked = {name: arrays[name] for name in Head.__dataclass_fields__}
+            settings = dict(header["options"]["settings"])
+        except (KeyError, TypeError, ValueError) as fault:
+            raise DetectorError(f"malformed: {fault} is missing") from fault
+        members = len(stacked["bias"])
+        wanted = (members, len(cls.statistic_names))
+        shapes = {name: stacked[name].shape for name in ("mean", "std", "weight")}
+        if set(shapes.values()) != {wanted} or stacked["bias"].shape != (members,) or not members:
+            raise DetectorError(
+                "the heads are of another shape than this version's statistics",
+                expected=wanted,
+                got=shapes,
+            )
+        heads = [
+            Head(**{name: array[i] for name, array in stacked.items()}) for i in range(members)
+        ]
+        return cls(heads=heads, settings=settings, **common)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reproduce"]
 
-_PLACES = ("--zoos", "--data", "-o", "--output", "--workers")
-"""Options that say nothing about the result."""
+_PLACES = ("--zoos", "--recipes", "--data", "-o", "--output", "--workers")
+"""Options that say nothing about the result; the recipes themselves stand in it."""
 
 
 def reproduce(

@@ -19,6 +19,7 @@ from litmus.metrics import (
     benjamini_hochberg,
     binomial_interval,
     expected_calibration_error,
+    mean_auc_interval,
     paired_auc_difference,
     roc_curve,
     tpr_at_fpr,
@@ -210,3 +211,22 @@ def test_calibration_error_by_hand(
     probabilities: list[float], backdoored: list[bool], expected: float
 ) -> None:
     assert expected_calibration_error(probabilities, backdoored) == pytest.approx(expected)
+
+
+def test_the_mean_of_several_aucs_has_its_own_interval() -> None:
+    random = np.random.default_rng(0)
+    bad = np.arange(60) % 2 == 1
+    groups = [(random.normal(size=60) + shift * bad, bad, np.arange(60)) for shift in (0.5, 2.0)]
+    mean = np.mean([auc(scores, bad) for scores, _, _ in groups])
+    interval = mean_auc_interval(groups)
+    assert interval.low < mean < interval.high
+    single = auc_interval(*groups[0])
+    assert interval.high - interval.low < single.high - single.low
+
+
+def test_where_every_group_is_told_apart_the_trials_add_up() -> None:
+    bad = np.array([False, True] * 10)
+    perfect = (bad.astype(float), bad, np.arange(20))
+    both = mean_auc_interval([perfect, perfect])
+    assert (both.low, both.high) == binomial_interval(20, 20)
+    assert both.method == "exact binomial"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +14,6 @@ from litmus.artifacts import machine_facts, write_atomically
 from litmus.cli.options import choice, deliver, parse_settings
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
-
-if TYPE_CHECKING:
-    from litmus.detectors import Detector
-    from litmus.zoo import Zoo
 
 __all__ = ["evaluate"]
 
@@ -137,7 +132,7 @@ def _leave_out(
     with bar("leaving out") as progress:
         result = run(
             zoo,
-            partial(_fit, fit, kind, seed, chosen),
+            partial(fit, detector=kind, seed=seed, **chosen),
             by=by,
             fpr=fpr,
             seed=seed,
@@ -153,12 +148,6 @@ def _leave_out(
         "litmus_version": litmus.__version__,
     }
     return LEAVE_OUT_REPORTS[format_](result, provenance)
-
-
-def _fit(
-    fit: Callable[..., Detector], kind: str, seed: int, settings: Mapping[str, Any], zoo: Zoo
-) -> Detector:
-    return fit(zoo, kind, seed=seed, **settings)
 
 
 def _without_folder(argument: str) -> str:

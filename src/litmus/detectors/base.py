@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors
-from litmus.detectors.calibration import Calibration
+from litmus.detectors.calibration import Calibration, calibrate
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import InputSpec, Model
 
@@ -80,6 +80,34 @@ class Unseen:
     scores: NDArray[np.float64]
     members: NDArray[np.int64]
     distances: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        entries: Sequence[ZooEntry],
+        held_out: Sequence[NDArray[np.int64]],
+        measured: Sequence[tuple[float, float]],
+    ) -> Unseen:
+        """Put together what each member (log-odds, distance) measured of those it had held out.
+
+        `held_out` has the positions in `entries` for each member, `measured` is in their order.
+        """
+        scores, distances = np.array(measured).T
+        return cls(
+            entries=[entries[i] for positions in held_out for i in positions],
+            scores=scores,
+            members=np.repeat(np.arange(len(held_out)), [len(p) for p in held_out]),
+            distances=distances,
+        )
+
+    @property
+    def backdoored(self) -> NDArray[np.bool_]:
+        """Which of the models are."""
+        return np.array([entry.backdoored for entry in self.entries])
+
+    def calibration(self) -> Calibration:
+        """Return the calibration that follows."""
+        return calibrate(self.scores, self.members, self.backdoored, self.distances)
 
 
 @dataclass(frozen=True, kw_only=True)

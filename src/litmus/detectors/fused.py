@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement, Unseen
-from litmus.detectors.calibration import Calibration, calibrate
+from litmus.detectors.calibration import Calibration
 from litmus.errors import DetectorError, UnsupportedModelError, UsageError
 from litmus.models import Model
 
@@ -46,7 +46,6 @@ class FusedDetector(Detector):
     """
 
     name: ClassVar[str] = "fused"
-    needs_weights: ClassVar[bool] = False
 
     parts: Mapping[str, Detector]
     combinations: Mapping[tuple[str, ...], Combination]
@@ -247,8 +246,7 @@ def _combined(
     from litmus.fitting import stack
 
     rows = np.stack([unseen.scores for unseen in heard], axis=1)
-    backdoored = np.array([entry.backdoored for entry in heard[0].entries])
-    weights, bias = stack(rows, backdoored)
+    weights, bias = stack(rows, heard[0].backdoored)
     scores = rows @ weights + bias
     distances = np.max(
         [
@@ -257,7 +255,7 @@ def _combined(
         ],
         axis=0,
     )
-    calibration = calibrate(scores, heard[0].members, backdoored, distances)
+    calibration = replace(heard[0], scores=scores, distances=distances).calibration()
     limited = replace(calibration, scope_limit=_WITHIN)
     return Combination(weights=weights, bias=bias, calibration=limited), scores
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement, Unseen
-from litmus.detectors.calibration import calibrate
 from litmus.errors import DetectorError, ModelError
 from litmus.features import (
     FEATURES,
@@ -131,20 +130,14 @@ class PatternDetector(Detector):
         members = [
             Member(patterns=f.learned.patterns, parameters=f.learned.parameters) for f in fitted
         ]
-        unseen = [entries[i] for f in fitted for i in f.held_out]
-        measured = np.array(
+        unseen = Unseen.of(
+            entries,
+            [f.held_out for f in fitted],
             [
                 member.measure(answers, settings["head"], settings["pooling"])
                 for member, f in zip(members, fitted, strict=True)
                 for answers in f.answers
-            ]
-        )
-        backdoored = np.array([entry.backdoored for entry in unseen])
-        heard = Unseen(
-            entries=unseen,
-            scores=measured[:, 0],
-            members=np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted]),
-            distances=measured[:, 1],
+            ],
         )
         return cls(
             input_spec=zoo.input_spec,
@@ -153,15 +146,15 @@ class PatternDetector(Detector):
             features=settings["features"],
             head=settings["head"],
             scale_per_model=settings["scale_per_model"],
-            calibration=calibrate(heard.scores, heard.members, backdoored, heard.distances),
+            calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
                 "num_training": [f.num_training for f in fitted],
                 "validation_auc": [f.learned.validation_auc for f in fitted],
                 "best_epoch": [f.learned.best_epoch for f in fitted],
             },
-            held_out=held_out_auc(heard.scores, unseen, seed),
-            unseen=heard,
+            held_out=held_out_auc(unseen.scores, unseen.entries, seed),
+            unseen=unseen,
         )
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement, Unseen
-from litmus.detectors.calibration import UNCALIBRATED, calibrate
+from litmus.detectors.calibration import UNCALIBRATED
 from litmus.errors import DetectorError, ModelError, UsageError
 from litmus.models import Model
 
@@ -143,31 +143,25 @@ class StatisticDetector(Detector):
         heads = [
             Head(**{name: getattr(f, name) for name in Head.__dataclass_fields__}) for f in fitted
         ]
-        unseen = [entries[i] for f in fitted for i in f.held_out]
-        measured = np.array(
+        unseen = Unseen.of(
+            entries,
+            [f.held_out for f in fitted],
             [
                 head.measure(rows[i])
                 for head, f in zip(heads, fitted, strict=True)
                 for i in f.held_out
-            ]
-        )
-        backdoored = np.array([entry.backdoored for entry in unseen])
-        heard = Unseen(
-            entries=unseen,
-            scores=measured[:, 0],
-            members=np.repeat(np.arange(len(fitted)), [len(f.held_out) for f in fitted]),
-            distances=measured[:, 1],
+            ],
         )
         return replace(
             self,
             heads=heads,
-            calibration=calibrate(heard.scores, heard.members, backdoored, heard.distances),
+            calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
                 "num_training": [f.num_training for f in fitted],
             },
-            held_out=held_out_auc(heard.scores, unseen, seed),
-            unseen=heard,
+            held_out=held_out_auc(unseen.scores, unseen.entries, seed),
+            unseen=unseen,
         )
 
     def measure(self, model: Model) -> Measurement:

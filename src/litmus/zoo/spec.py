@@ -15,9 +15,10 @@ from litmus.models import InputSpec
 from litmus.schema import from_table, named_from_table, to_table
 from litmus.seeds import derive_seed
 from litmus.training import TrainingSpec
-from litmus.zoo.recipe import AttackTable, Recipe, architecture_table, with_trigger
+from litmus.zoo.attack_table import AttackTable, uses_trigger_set, with_trigger
+from litmus.zoo.recipe import Recipe, architecture_table
 
-__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers", "uses_trigger_set"]
+__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers"]
 
 MAX_ATTEMPTS: Final = 3
 """A model that fails its gate is replaced by its next attempt, up to this many in all."""
@@ -177,11 +178,6 @@ def split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:
         "train": order[: table.train],
         "test": order[table.train : table.train + table.test],
     }
-
-
-def uses_trigger_set(table: AttackTable) -> bool:
-    """Whether models get one of the recipe's triggers, rather than each a new one."""
-    return "trigger" in ATTACKS[table.name].__dataclass_fields__ and "trigger" not in table.options
 
 
 def _attack(

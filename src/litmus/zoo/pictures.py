@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import shorten
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ __all__ = ["poisoned_examples", "trigger_pictures"]
 
 _EXAMPLES = 10
 _ROWS = 5
+_LABEL = 18
+"""Letters of a trigger's name that stand beside a row in one line."""
 
 
 def trigger_pictures(recipe: Recipe) -> list[tuple[str, NDArray[Any]]]:
@@ -57,7 +59,8 @@ def poisoned_examples(
         names = dataset.class_names
         targets = sorted({names[label] for label in extra.labels[chosen].tolist()})
         sources = [names[label] for label in attack.labels.attacked_classes()]
-        label = f"{_few(sources)}\nto {_few(targets)}\n{attack.trigger_id}"
+        trigger = fill(attack.trigger_id.replace("+", "+ "), _LABEL)
+        label = f"{_few(sources)}\nto {_few(targets)}\n{trigger}"
         rows.append((label, np.asarray(extra.images[chosen])))
     return rows
 

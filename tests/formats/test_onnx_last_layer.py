@@ -335,6 +335,13 @@ def test_a_network_and_its_export_have_the_same_last_layer(
         same(onnx_file.load(path).last_layer(), *expected)
 
 
+def fixed_linear() -> nn.Linear:
+    """A layer of the weights W, whose outputs are far from zero, where tanh would be linear."""
+    linear = nn.Linear(FEATURES, 3)
+    linear.load_state_dict({"weight": torch.from_numpy(W), "bias": torch.from_numpy(B)})
+    return linear
+
+
 class TestTorch:
     def last(self, *layers: nn.Module, **options: Any) -> LastLayer:
         return TorchModel(nn.Sequential(*layers), SPEC, **options).last_layer()
@@ -354,8 +361,8 @@ class TestTorch:
     @pytest.mark.parametrize(
         ("layers", "fault"),
         [
-            ([nn.Flatten(), nn.Linear(24, 3), nn.Tanh()], "not those of the last layer"),
-            ([nn.Flatten(), nn.Linear(24, 3), nn.Softmax(1)], "not those of the last layer"),
+            ([nn.Flatten(), fixed_linear(), nn.Tanh()], "not those of the last layer"),
+            ([nn.Flatten(), fixed_linear(), nn.Softmax(1)], "not those of the last layer"),
             ([nn.Conv2d(3, 3, (4, 2)), nn.Flatten()], "no 1x1 convolution"),
             ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], "no linear layer"),
             ([nn.Flatten(), nn.Linear(24, 6), nn.MaxPool1d(2)], "another shape"),

@@ -12,9 +12,11 @@ from torch import nn
 from litmus import features
 from litmus.errors import UsageError
 from litmus.features import HEADS, POOLINGS, HeadName, Pooling, head_logits
-from litmus.fitting.learn import EpochReport, PatternSettings, learn, total_variation
+from litmus.fitting.learn import EpochReport, learn, total_variation
 from litmus.fitting.population import ModelDropout, Population, canonical
 from litmus.fitting.readout import make_head, scaled_per_model
+from litmus.fitting.settings import PatternSettings
+from litmus.fitting.starts import starting_patterns
 from litmus.models import InputSpec, log_probabilities
 from litmus.seeds import torch_generator
 
@@ -38,7 +40,7 @@ def network(seed: int, *, backdoored: bool) -> nn.Module:
 def populations() -> tuple[Population, Population]:
     kinds = np.arange(24) % 2 == 1
     modules = [network(seed, backdoored=bool(kind)) for seed, kind in enumerate(kinds)]
-    everything = Population(modules, kinds, np.arange(24) // 2)
+    everything = Population(modules, kinds, np.arange(24) // 2, np.arange(24) // 4 % 2)
     return everything.subset(np.arange(16)), everything.subset(np.arange(16, 24))
 
 
@@ -190,6 +192,16 @@ def test_patterns_may_begin_as_faint_noise_on_the_background(
         learn(*populations, SPEC, fixed, seed=0)
 
 
+def test_patterns_may_begin_as_clouds(populations: tuple[Population, Population]) -> None:
+    settings = replace(QUICK, learn_patterns=False)
+    spec = InputSpec(channels=1, height=24, width=24, num_classes=3)
+    noise = starting_patterns(spec, settings, 0, None)
+    clouds = starting_patterns(spec, replace(settings, start="low_frequency"), 0, None)
+    assert clouds.shape == noise.shape == (2, 1, 24, 24)
+    assert 0 <= clouds.min() < 0.3 < 0.7 < clouds.max() <= 1
+    assert total_variation(clouds) < 0.3 * total_variation(noise)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -198,6 +210,7 @@ def test_patterns_may_begin_as_faint_noise_on_the_background(
         {"scale_per_model": True},
         {"twin_weight": 0.5},
         {"head": "class_set", "canvas": "generator", "twin_weight": 1.0},
+        {"start": "low_frequency", "balance_weight": 0.3},
     ],
 )
 def test_every_way_to_learn_finds_what_sets_backdoored_models_apart(

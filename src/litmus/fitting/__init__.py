@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from litmus.fitting.ensemble import FOLDS, MemberReport, assign_folds, check_members, fit_members
 from litmus.fitting.heads import FittedHead, fit_heads, stack
-from litmus.fitting.learn import PatternSettings
 from litmus.fitting.scope import describe_scope, held_out_auc
+from litmus.fitting.settings import PatternSettings
 
 __all__ = [
     "FOLDS",

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from litmus import features
 from litmus.errors import UsageError, ZooError
-from litmus.fitting.learn import EpochReport, Learned, PatternSettings, learn
+from litmus.fitting.learn import EpochReport, Learned, learn
 from litmus.fitting.population import Population, canonical
+from litmus.fitting.settings import PatternSettings
 from litmus.seeds import derive_seed
 from litmus.zoo import ZooEntry
 

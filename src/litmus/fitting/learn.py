@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -12,84 +11,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from litmus.errors import UsageError
-from litmus.features import (
-    FEATURES,
-    HEADS,
-    POOLINGS,
-    Features,
-    HeadName,
-    Parameters,
-    Pooling,
-)
-from litmus.fitting.canvas import CANVASES, Canvas, CanvasName, GeneratedCanvas, PixelCanvas
+from litmus.features import Parameters
+from litmus.fitting.adversary import Adversary
+from litmus.fitting.canvas import Canvas, GeneratedCanvas, PixelCanvas
 from litmus.fitting.population import ModelDropout, Population, canonical
 from litmus.fitting.readout import make_head, scaled_per_model
+from litmus.fitting.settings import PatternSettings
+from litmus.fitting.starts import starting_patterns
 from litmus.metrics import auc
 from litmus.models import InputSpec
 from litmus.seeds import torch_generator
 
-__all__ = ["EpochReport", "Learned", "PatternSettings", "learn", "total_variation"]
-
-Start = Literal["noise", "background"]
-STARTS: Final[tuple[Start, ...]] = ("noise", "background")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatternSettings:
-    """Hyperparameters of a fit.
-
-    `learn_patterns` False keeps the random patterns (the paper's noise input). `start` says how
-    the patterns begin: as `noise`, each pixel at random (the paper), or as faint noise of
-    `start_amplitude` around the `background` of the data set's images. `canvas` is what learns
-    them. `scale_per_model` standardises each model's answers by themselves. `twin_weight` is the
-    share of the loss that compares a backdoored model with its own clean control, instead of
-    telling all models apart. `dropout` is the share of channels that model dropout removes.
-    Learning rates are Adam's.
-    """
-
-    num_patterns: int = 10
-    pooling: Pooling = "concatenate"
-    features: Features = "log_probs"
-    learn_patterns: bool = True
-    start: Start = "noise"
-    start_amplitude: float = 0.1
-    canvas: CanvasName = "pixels"
-    head: HeadName = "linear"
-    scale_per_model: bool = False
-    twin_weight: float = 0.0
-    epochs: int = 60
-    batch_models: int = 16
-    pattern_learning_rate: float = 0.03
-    head_learning_rate: float = 0.01
-    head_weight_decay: float = 0.1
-    tv_weight: float = 1e-4
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, low in {"num_patterns": 1, "epochs": 1, "batch_models": 1}.items():
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
-                )
-        choices: dict[str, Collection[str]] = {
-            "pooling": POOLINGS,
-            "features": FEATURES,
-            "start": STARTS,
-            "canvas": CANVASES,
-            "head": HEADS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"unknown {name}", expected=" or ".join(allowed), got=getattr(self, name)
-                )
-        for name in ("start_amplitude", "twin_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(
-                    f"{name} is impossible", expected="0 to 1", got=getattr(self, name)
-                )
-        if not 0 <= self.dropout < 1:
-            raise UsageError("dropout is impossible", expected="0 <= p < 1", got=self.dropout)
+__all__ = ["EpochReport", "Learned", "learn", "total_variation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,21 +71,14 @@ def learn(
     processor and number of threads. Raises UsageError where `initial` has another shape or the
     background is missing.
     """
-    patterns = _random(input_spec, settings, seed) if initial is None else torch.tensor(initial)
-    if initial is None and settings.start == "background":
-        if background is None:
-            raise UsageError("start = background needs the data set's background")
-        noise = (2 * patterns - 1) * settings.start_amplitude
-        patterns = (torch.from_numpy(background)[:, None, None] + noise).clamp(0, 1)
+    if initial is not None:
+        patterns = torch.tensor(initial)
+    else:
+        patterns = starting_patterns(input_spec, settings, seed, background)
     shape = (settings.num_patterns, *input_spec.image_shape)
     if tuple(patterns.shape) != shape:
         raise UsageError("patterns of another shape", expected=shape, got=tuple(patterns.shape))
     return _Fit(training, validation, patterns, settings, seed).run(on_epoch)
-
-
-def _random(input_spec: InputSpec, settings: PatternSettings, seed: int) -> torch.Tensor:
-    shape = (settings.num_patterns, *input_spec.image_shape)
-    return torch.randint(0, 256, shape, generator=torch_generator(seed, "patterns")) / 255
 
 
 class _Fit:
@@ -173,6 +99,7 @@ class _Fit:
         with torch.no_grad():
             answers = self._answers(training, range(len(training)))
         self.head = make_head(settings.head, answers, settings.pooling, seed)
+        self.adversary = Adversary(training.group) if settings.balance_weight else None
         # Noise needs no second look at the models, and so no model dropout either.
         self.fixed = None if settings.learn_patterns else answers
 
@@ -230,11 +157,15 @@ class _Fit:
             self.head.follow(answers.detach(), len(answers) / len(self.training))
         else:
             answers = self.fixed[batch]
-        loss = self._loss(self.head.logits(answers), batch)
-        objective = loss
+        logits = self.head.logits(answers)
+        loss = objective = self._loss(logits, batch)
+        if self.adversary is not None:
+            known = self.training.backdoored[batch], self.training.group[batch]
+            gain = self.adversary.loss(logits[:, 1] - logits[:, 0], *known)
+            objective = objective + self.settings.balance_weight * gain
         if self.settings.learn_patterns and self.settings.tv_weight:
             variation = total_variation(self.canvas.patterns()).double()
-            objective = loss + self.settings.tv_weight * variation
+            objective = objective + self.settings.tv_weight * variation
         for optimizer in optimizers:
             optimizer.zero_grad()
         torch.autograd.backward(objective)

@@ -59,7 +59,7 @@ class Population:
     """Networks with BatchNorm folded and weights frozen, and which of them are backdoored.
 
     `twin` (n,) numbers the pairs of a backdoored model and its control; by default each model is
-    alone.
+    alone. `group` (n,) numbers the families of architectures; by default there is one.
     """
 
     def __init__(
@@ -67,19 +67,24 @@ class Population:
         modules: Sequence[nn.Module],
         backdoored: NDArray[np.bool_],
         twin: NDArray[np.int64] | None = None,
+        group: NDArray[np.int64] | None = None,
     ) -> None:
         self.modules = list(modules)
+        count = len(self.modules)
         self.backdoored = torch.from_numpy(backdoored.astype(np.int64))
-        self.twin = torch.from_numpy(np.arange(len(self.modules)) if twin is None else twin)
+        self.twin = torch.from_numpy(np.arange(count) if twin is None else twin)
+        self.group = torch.from_numpy(np.zeros(count, np.int64) if group is None else group)
 
     @classmethod
     def load(cls, entries: Sequence[ZooEntry]) -> Population:
         """Read the models of a zoo; raises ModelError where a file is damaged."""
         modules = [zoo_file.load(entry.path).torch_module() for entry in entries]
+        _, group = np.unique([entry.architecture for entry in entries], return_inverse=True)
         return cls.prepared(
             modules,
             np.array([entry.backdoored for entry in entries]),
             np.array([entry.spec.twin for entry in entries]),
+            group.astype(np.int64),
         )
 
     @classmethod
@@ -88,6 +93,7 @@ class Population:
         modules: Sequence[nn.Module],
         backdoored: NDArray[np.bool_],
         twin: NDArray[np.int64] | None = None,
+        group: NDArray[np.int64] | None = None,
     ) -> Population:
         """Make networks ready, in place: BatchNorm folded, weights frozen, dropout at hand."""
         ready = [fold_batch_norm(module.eval()) for module in modules]
@@ -96,7 +102,7 @@ class Population:
             for layer in module.modules():
                 if isinstance(layer, _ACTIVATIONS):
                     layer.register_forward_hook(_thin_if_asked)
-        return cls(ready, backdoored, twin)
+        return cls(ready, backdoored, twin, group)
 
     def __len__(self) -> int:
         return len(self.modules)
@@ -107,6 +113,7 @@ class Population:
             [self.modules[i] for i in index],
             self.backdoored.numpy()[index],
             self.twin.numpy()[index],
+            self.group.numpy()[index],
         )
 
     def twins(self) -> list[list[int]]:

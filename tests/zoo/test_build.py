@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,14 @@ def test_rejected_models_get_substitutes_and_dead_workers_are_replaced(
             assert facts["spec"]["attempt"] == number
             assert facts["reason"].startswith("attack success 0.")
             assert ModelSpec.from_json(facts["spec"]) == spec
+    once = tmp_path / "once"
+    once.mkdir()
+    for file in tmp_path.glob("*.*"):
+        if file.name != "zoo.json":
+            shutil.copy(file, once)
+    assert list(build(replace(chosen, attempts=1), once)) == [
+        BuildEvent(kind="found", done=4, total=4, detail="3 given up")
+    ]
     assert list(build(chosen, tmp_path)) == [
         BuildEvent(kind="found", done=4, total=4, detail="2 given up")
     ]

@@ -19,7 +19,7 @@ from litmus.datasets import ImageDataset, load_images
 from litmus.errors import RecipeError, UsageError, ZooError
 from litmus.seeds import torch_generator
 from litmus.zoo.recipe import Recipe, load_recipe
-from litmus.zoo.spec import MAX_ATTEMPTS, ModelSpec, expand
+from litmus.zoo.spec import ModelSpec, expand
 from litmus.zoo.store import Zoo, finished_ids, write_recipe_table
 
 __all__ = ["BuildEvent", "build", "build_zoo"]
@@ -68,7 +68,7 @@ def build(
     _check_possible(recipe, specs, dataset)
     write_recipe_table(folder, recipe.to_json())
     remove_temporary_files(folder)
-    waiting, done, given_up = _missing(specs, folder)
+    waiting, done, given_up = _missing(specs, folder, recipe.attempts)
     yield BuildEvent(kind="found", done=done, total=len(specs), detail=f"{given_up} given up")
     if not waiting:
         return
@@ -79,7 +79,7 @@ def build(
         "folder": str(folder.resolve()),
     }
     with _Crew(min(workers, len(waiting)), setup) as crew:
-        yield from _run(crew, waiting, done, len(specs))
+        yield from _run(crew, waiting, done, len(specs), recipe.attempts)
 
 
 def _check_possible(recipe: Recipe, specs: list[ModelSpec], dataset: ImageDataset) -> None:
@@ -117,7 +117,9 @@ def build_zoo(
     return Zoo.open(out)
 
 
-def _missing(specs: list[ModelSpec], folder: Path) -> tuple[deque[ModelSpec], int, int]:
+def _missing(
+    specs: list[ModelSpec], folder: Path, attempts: int
+) -> tuple[deque[ModelSpec], int, int]:
     """Return the specs to train, how many are done, and how many of those were given up."""
     accepted, rejected = finished_ids(folder)
     waiting: deque[ModelSpec] = deque()
@@ -128,16 +130,18 @@ def _missing(specs: list[ModelSpec], folder: Path) -> tuple[deque[ModelSpec], in
             if model_id not in rejected:
                 waiting.append(spec)
                 break
-            spec = _substitute(spec)
+            spec = _substitute(spec, attempts)
         given_up += spec is None
     return waiting, len(specs) - len(waiting), given_up
 
 
-def _substitute(spec: ModelSpec) -> ModelSpec | None:
-    return spec.next_attempt() if spec.attempt + 1 < MAX_ATTEMPTS else None
+def _substitute(spec: ModelSpec, attempts: int) -> ModelSpec | None:
+    return spec.next_attempt() if spec.attempt + 1 < attempts else None
 
 
-def _run(crew: _Crew, waiting: deque[ModelSpec], done: int, total: int) -> Iterator[BuildEvent]:
+def _run(
+    crew: _Crew, waiting: deque[ModelSpec], done: int, total: int, attempts: int
+) -> Iterator[BuildEvent]:
     crashes: dict[str, int] = {}
     while waiting or crew.busy:
         while waiting and crew.idle:
@@ -154,7 +158,7 @@ def _run(crew: _Crew, waiting: deque[ModelSpec], done: int, total: int) -> Itera
             f"clean accuracy {reply['clean_accuracy']:.4f}, "
             f"attack success {reply['attack_success']:.4f}"
         )
-        substitute = _substitute(spec) if rejection else None
+        substitute = _substitute(spec, attempts) if rejection else None
         if substitute:
             waiting.appendleft(substitute)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -22,7 +22,10 @@ from litmus.zoo.sampling import Drawn
 __all__ = ["DatasetTable", "Gates", "Recipe", "TriggerTable", "load_recipe"]
 
 _TABLES = ("dataset", "architecture", "training", "attack", "triggers", "gates")
-_SCALARS = ("name", "seed", "twins", "test_share", "controls")
+_SCALARS = ("name", "seed", "twins", "test_share", "controls", "attempts")
+
+DEFAULT_ATTEMPTS: Final = 3
+"""A model that fails its gate is replaced by its next attempt, up to this many in all."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
@@ -93,7 +96,9 @@ class Recipe:
     `test_share` of the twins get test triggers and are kept for evaluation. Where several
     architectures or attacks are given, twins take them in turn; which training a twin gets is
     drawn. `controls = false` leaves the clean controls out, for a zoo that is read beside another
-    one's clean models. Architectures, trainings and attacks may sample their values.
+    one's clean models. A model that fails its gate is trained anew, up to `attempts` times in all:
+    1 where the values are sampled so widely that the same ones would mostly fail again.
+    Architectures, trainings and attacks may sample their values.
     """
 
     name: str
@@ -101,6 +106,7 @@ class Recipe:
     twins: int
     test_share: float = 0.5
     controls: bool = True
+    attempts: int = DEFAULT_ATTEMPTS
     dataset: DatasetTable
     architectures: tuple[Drawn[Architecture], ...]
     trainings: tuple[Drawn[TrainingSpec], ...]
@@ -185,6 +191,7 @@ class _Scalars:
     twins: Annotated[int, Field(ge=2)]
     test_share: Share = 0.5
     controls: bool = True
+    attempts: Annotated[int, Field(ge=1, le=9)] = DEFAULT_ATTEMPTS
 
 
 def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

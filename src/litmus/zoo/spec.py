@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from litmus.architectures import ARCHITECTURES, Architecture
 from litmus.artifacts import canonical_json
@@ -18,10 +18,8 @@ from litmus.training import TrainingSpec
 from litmus.zoo.attack_table import AttackTable, uses_trigger_set, with_trigger
 from litmus.zoo.recipe import Recipe, architecture_table
 
-__all__ = ["MAX_ATTEMPTS", "ModelSpec", "expand", "split_triggers"]
+__all__ = ["ModelSpec", "expand", "split_triggers"]
 
-MAX_ATTEMPTS: Final = 3
-"""A model that fails its gate is replaced by its next attempt, up to this many in all."""
 
 SplitName = Literal["train", "test"]
 

@@ -20,6 +20,7 @@ __all__ = [
     "expected_calibration_error",
     "mean_auc_interval",
     "paired_auc_difference",
+    "paired_mean_auc_difference",
     "roc_curve",
     "tpr_at_fpr",
 ]
@@ -145,14 +146,23 @@ def paired_auc_difference(
     """
     difference = _comparisons(first, backdoored) - _comparisons(second, backdoored)
     means = _bootstrap(difference, _of_bad(triggers, backdoored), seed)
-    low, high = np.quantile(means, [0.025, 0.975])
-    tail = min((means <= 0).mean(), (means >= 0).mean())
-    return PairedDifference(
-        difference=float(difference.mean()),
-        low=float(low),
-        high=float(high),
-        p_value=float(min(1.0, 2 * max(tail, 1 / len(means)))),
-    )
+    return _paired(float(difference.mean()), means)
+
+
+def paired_mean_auc_difference(
+    groups: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]], *, seed: int = 0
+) -> PairedDifference:
+    """Compare two detectors by the mean of several groups' AUCs, for these very groups.
+
+    Each group is (first's scores (n,), second's, backdoored, triggers) and is resampled by itself
+    as in `paired_auc_difference`.
+    """
+    differences, resampled = [], []
+    for number, (first, second, backdoored, triggers) in enumerate(groups):
+        difference = _comparisons(first, backdoored) - _comparisons(second, backdoored)
+        differences.append(difference.mean())
+        resampled.append(_bootstrap(difference, _of_bad(triggers, backdoored), seed + number))
+    return _paired(float(np.mean(differences)), np.mean(resampled, axis=0))
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -214,6 +224,17 @@ def _comparisons(scores: ArrayLike, backdoored: ArrayLike) -> Floats:
 def _of_bad(triggers: ArrayLike, backdoored: ArrayLike) -> NDArray[Any]:
     chosen: NDArray[Any] = np.asarray(triggers)[np.asarray(backdoored, dtype=bool)]
     return chosen
+
+
+def _paired(difference: float, resampled: Floats) -> PairedDifference:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    tail = min((resampled <= 0).mean(), (resampled >= 0).mean())
+    return PairedDifference(
+        difference=difference,
+        low=float(low),
+        high=float(high),
+        p_value=float(min(1.0, 2 * max(tail, 1 / len(resampled)))),
+    )
 
 
 def _bootstrap(comparisons: Floats, triggers: NDArray[Any], seed: int) -> Floats:

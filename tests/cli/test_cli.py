@@ -383,3 +383,40 @@ def test_leave_one_group_out(
         refused = run(*options)
         assert refused.code == 4
         assert message in refused.err
+
+
+def test_variants_are_compared_and_a_rerun_goes_on(
+    run: Run, small_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GROUPINGS, "recipe", lambda e: "ab"[e.spec.twin > 1])
+    plan, out = tmp_path / "plan.toml", tmp_path / "out.json"
+    first = """leave_out = "recipe"\ngroups = ["a"]\n[settings]\nnum_patterns = 2\nepochs = 2
+[[variant]]\nname = "noise"\ndetector = "noise"\n"""
+    plan.write_text(first)
+    command = ["compare", small_zoo.path, plan, "-o", out, "--fpr", 0.3]
+    assert run(*command).code == 0
+    (alone,) = json.loads(out.read_text())["variants"]
+
+    plan.write_text(first + """[[variant]]\nname = "more"\nsettings = { num_patterns = 3 }\n""")
+    both = run(*command)
+    assert both.code == 0
+    assert "more" in both.out
+    content = json.loads(out.read_text())
+    assert content["variants"][0] == alone, "measured again"
+    assert [row["variant"] for row in content["rows"]] == ["noise", "more"]
+    assert content["rows"][1]["num_patterns"] == 3
+    assert content["rows"][1]["leave_out"] == "recipe"
+    (difference,) = content["differences"]
+    assert (difference["variant"], difference["minus"]) == ("more", "noise")
+    aucs = [row["auc"] for row in content["rows"]]
+    assert difference["difference"] == pytest.approx(aucs[1] - aucs[0])
+    page = out.with_suffix(".md").read_text()
+    assert f"{aucs[1]:.3f}" in page
+    assert "litmus" in page
+
+    assert run(*command, "--seed", 1).code == 0
+    assert json.loads(out.read_text())["variants"][0]["measure"]["seed"] == 1
+    out.write_text("{}")
+    refused = run(*command)
+    assert (refused.code, "not the results of a comparison" in refused.err) == (4, True)
+    assert run("compare", small_zoo.path, plan, "-o", tmp_path / "out.txt").code == 4

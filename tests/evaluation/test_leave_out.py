@@ -42,7 +42,7 @@ class Spy:
 @pytest.fixture(scope="module")
 def measured(two_recipes: Zoo) -> tuple[LeaveOut, Spy]:
     spy = Spy()
-    return leave_out(two_recipes, spy, by="recipe", fpr=0.3, only="slow"), spy
+    return leave_out(two_recipes, spy, by="recipe", fpr=0.3, only=["slow"]), spy
 
 
 def test_a_group_is_judged_by_a_detector_that_never_saw_it(

@@ -34,7 +34,8 @@ def evaluate(
         ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="GROUP", help="Leave out this one group alone.")
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Leave out this group alone; repeatable."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -68,9 +69,9 @@ def evaluate(
         if roc is not None or len(detector) > 1:
             raise UsageError("--leave-out takes one --detector and draws no --roc", got=detector)
         report = _leave_out(
-            zoo, detector[0], leave_out, only, settings or [], fpr, seed, data, format_
+            zoo, detector[0], leave_out, only or [], settings or [], fpr, seed, data, format_
         )
-    elif only is not None or settings:
+    elif only or settings:
         raise UsageError("--only and --set go with --leave-out")
     else:
         report = _unseen(zoo, detector, fpr, seed, data, roc, format_)
@@ -111,7 +112,7 @@ def _leave_out(
     folder: Path,
     kind: str,
     by: str,
-    only: str | None,
+    only: list[str],
     pairs: list[str],
     fpr: float,
     seed: int,

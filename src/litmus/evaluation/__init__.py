@@ -5,6 +5,7 @@ from __future__ import annotations
 from litmus.evaluation.leave_out import GROUPINGS, LeaveOut, leave_out
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, detection_row
 from litmus.evaluation.unseen import Comparison, Evaluation, evaluate
+from litmus.evaluation.variants import Variant, VariantPlan, load_plan, mean_auc_difference
 
 __all__ = [
     "GROUPINGS",
@@ -13,7 +14,11 @@ __all__ = [
     "Evaluation",
     "LeaveOut",
     "ModelJudgement",
+    "Variant",
+    "VariantPlan",
     "detection_row",
     "evaluate",
     "leave_out",
+    "load_plan",
+    "mean_auc_difference",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,22 +57,22 @@ def leave_out(
     by: str,
     fpr: float = 0.05,
     seed: int = 0,
-    only: str | None = None,
+    only: Collection[str] = (),
     on_group: Callable[[str, int, int], None] = lambda group, done, total: None,
 ) -> LeaveOut:
     """Fit a detector without each group of the training split in turn, and judge that group.
 
-    `by` is one of `GROUPINGS`; `only` restricts the measure to one group. The test split is not
+    `by` is one of `GROUPINGS`; `only` restricts the measure to these groups. The test split is not
     touched. `on_group` hears of each group before it is left out. Raises UsageError for an
     unknown grouping or group, ZooError where a group has no clean or no backdoored models or is
     the only one.
     """
     groups = _groups(zoo, by)
-    if only is not None and only not in groups:
-        raise UsageError("no such group", expected=", ".join(groups), got=only, where=by)
+    if unknown := [group for group in only if group not in groups]:
+        raise UsageError("no such group", expected=", ".join(groups), got=unknown[0], where=by)
     judged: dict[str, tuple[ModelJudgement, ...]] = {}
     rows = []
-    chosen = list(groups) if only is None else [only]
+    chosen = [group for group in groups if group in (only or groups)]
     for done, group in enumerate(chosen):
         on_group(group, done, len(chosen))
         detector = fit(zoo.without(groups[group]))

@@ -9,7 +9,13 @@ from typing import Any, Final
 from litmus.evaluation import Comparison, DetectionRow, Evaluation, LeaveOut, ModelJudgement
 from litmus.reports.console import render_table
 
-__all__ = ["EVALUATION_REPORTS", "LEAVE_OUT_REPORTS", "detection_table", "markdown_table"]
+__all__ = [
+    "EVALUATION_REPORTS",
+    "LEAVE_OUT_REPORTS",
+    "detection_table",
+    "leave_out_content",
+    "markdown_table",
+]
 
 SCHEMA_VERSION: Final = 1
 
@@ -73,9 +79,14 @@ def leave_out_markdown(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
 
 
 def leave_out_json(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
-    """Return provenance, rows, summary and every model's score as JSON."""
+    """Return `leave_out_content` as JSON."""
+    return json.dumps(leave_out_content(result, provenance), indent=1) + "\n"
+
+
+def leave_out_content(result: LeaveOut, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return provenance, rows, summary and every model's score as plain values."""
     summary = {name: value for name, value in vars(result).items() if name not in _LONG}
-    content = {
+    return {
         **provenance,
         "rows": [row.to_json() for row in result.rows],
         "summary": {**summary, "mean_auc_interval": vars(result.mean_auc_interval)},
@@ -83,7 +94,6 @@ def leave_out_json(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
             {"group": group, **_model(m)} for group, models in result.models.items() for m in models
         ],
     }
-    return json.dumps(content, indent=1) + "\n"
 
 
 _LONG: Final = {"rows", "models"}

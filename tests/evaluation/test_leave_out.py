@@ -92,13 +92,13 @@ def test_every_report_has_the_figures(form: str, measured: tuple[LeaveOut, Spy])
 @pytest.mark.parametrize(
     ("by", "only", "fault", "message"),
     [
-        ("colour", None, UsageError, "architecture or attack or recipe"),
-        ("recipe", "medium", UsageError, "no such group.*fast, slow"),
-        ("architecture", None, ZooError, "all models have the same architecture"),
+        ("colour", [], UsageError, "architecture or attack or recipe"),
+        ("recipe", ["medium"], UsageError, "no such group.*fast, slow"),
+        ("architecture", [], ZooError, "all models have the same architecture"),
     ],
 )
 def test_what_can_not_be_left_out(
-    by: str, only: str | None, fault: type[Exception], message: str, two_recipes: Zoo
+    by: str, only: list[str], fault: type[Exception], message: str, two_recipes: Zoo
 ) -> None:
     with pytest.raises(fault, match=message):
         leave_out(two_recipes, partial(fit, detector="noise"), by=by, only=only)

@@ -62,7 +62,7 @@ def load_plan(path: str | Path) -> VariantPlan:
     names = [variant.name for variant in plan.variant]
     if len(set(names)) < len(names):
         raise _wrong(path, "variant.name", "names that differ", ", ".join(names))
-    kinds = set()
+    kinds: set[str] = set()
     for variant in plan.variant:
         if variant.detector not in DETECTORS:
             raise _wrong(path, "variant.detector", ", ".join(DETECTORS), variant.detector)

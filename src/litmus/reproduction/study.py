@@ -15,7 +15,7 @@ from litmus.detectors.patterns import PatternDetector
 from litmus.errors import DataError, UsageError, ZooError
 from litmus.reproduction.tasks import FitTask, ImageSource, MeasureTask
 from litmus.zoo import Recipe, Zoo, ZooEntry, load_recipe
-from litmus.zoo.spec import MAX_ATTEMPTS, ModelSpec, expand
+from litmus.zoo.spec import ModelSpec, expand
 from litmus.zoo.store import finished_ids, read_entry
 
 __all__ = ["Study", "named_numbers", "open_study", "parse_scales"]
@@ -179,7 +179,7 @@ def _with(study: Study, name: str, recipe: Recipe, folder: Path, data: Path | No
         sha256=dataset.sha256,
     )
     specs = expand(recipe, dataset.input_spec, scale=study.scales[name])
-    entries, missing = _entries(specs, folder)
+    entries, missing = _entries(specs, folder, recipe.attempts)
     zoo = Zoo(path=folder, recipe=recipe.to_json(), entries=entries)
     return replace(
         study,
@@ -200,7 +200,9 @@ def _without(study: Study, name: str, reason: str) -> Study:
     )
 
 
-def _entries(specs: Sequence[ModelSpec], folder: Path) -> tuple[tuple[ZooEntry, ...], int]:
+def _entries(
+    specs: Sequence[ModelSpec], folder: Path, attempts: int
+) -> tuple[tuple[ZooEntry, ...], int]:
     """Return the accepted models, those to come at their next attempt, and how many these are."""
     accepted, rejected = finished_ids(folder) if folder.is_dir() else (set(), set())
     entries, missing = [], 0
@@ -209,7 +211,7 @@ def _entries(specs: Sequence[ModelSpec], folder: Path) -> tuple[tuple[ZooEntry, 
         while spec is not None and (model_id := spec.id) not in accepted:
             if model_id not in rejected:
                 break
-            spec = spec.next_attempt() if spec.attempt + 1 < MAX_ATTEMPTS else None
+            spec = spec.substitute(attempts)
         if spec is None:
             continue  # given up
         path = folder / f"{spec.id}.safetensors"

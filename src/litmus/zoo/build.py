@@ -130,13 +130,9 @@ def _missing(
             if model_id not in rejected:
                 waiting.append(spec)
                 break
-            spec = _substitute(spec, attempts)
+            spec = spec.substitute(attempts)
         given_up += spec is None
     return waiting, len(specs) - len(waiting), given_up
-
-
-def _substitute(spec: ModelSpec, attempts: int) -> ModelSpec | None:
-    return spec.next_attempt() if spec.attempt + 1 < attempts else None
 
 
 def _run(
@@ -158,7 +154,7 @@ def _run(
             f"clean accuracy {reply['clean_accuracy']:.4f}, "
             f"attack success {reply['attack_success']:.4f}"
         )
-        substitute = _substitute(spec, attempts) if rejection else None
+        substitute = spec.substitute(attempts) if rejection else None
         if substitute:
             waiting.appendleft(substitute)
         else:

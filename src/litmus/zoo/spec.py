@@ -64,6 +64,10 @@ class ModelSpec:
         """Return the spec that replaces this one after it failed its gate."""
         return replace(self, attempt=self.attempt + 1)
 
+    def substitute(self, attempts: int) -> ModelSpec | None:
+        """Return the next attempt, or None where `attempts` in all have been made."""
+        return self.next_attempt() if self.attempt + 1 < attempts else None
+
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries for a header."""
         return asdict(self)

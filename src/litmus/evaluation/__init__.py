@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from litmus.evaluation.breakdown import ALL, PROPERTIES, BreakdownRow, breakdown
 from litmus.evaluation.leave_out import GROUPINGS, LeaveOut, leave_out
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, detection_row
-from litmus.evaluation.unseen import Comparison, Evaluation, evaluate
+from litmus.evaluation.unseen import Comparison, Evaluation, check_detectors, evaluate
 
 __all__ = [
+    "ALL",
     "GROUPINGS",
+    "PROPERTIES",
+    "BreakdownRow",
     "Comparison",
     "DetectionRow",
     "Evaluation",
     "LeaveOut",
     "ModelJudgement",
+    "breakdown",
+    "check_detectors",
     "detection_row",
     "evaluate",
     "leave_out",

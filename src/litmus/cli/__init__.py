@@ -9,7 +9,7 @@ from typing import Any, Final
 import typer
 
 from litmus.cli import demo as demonstrating
-from litmus.cli import detecting, evaluating, reproducing, zoos
+from litmus.cli import detecting, evading, evaluating, reproducing, zoos
 from litmus.errors import LitmusError, UsageError
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app.command("detectors")(detecting.detectors)
 app.add_typer(zoos.app, name="zoo")
 app.command("fit")(detecting.fit)
 app.command("evaluate")(evaluating.evaluate)
+app.command("evade")(evading.evade)
 app.command("export")(zoos.export)
 app.command("figures")(zoos.figures)
 app.command("reproduce")(reproducing.reproduce)

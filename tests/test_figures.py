@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from litmus.figures import (
+    figure_breakdown,
     figure_patterns,
     figure_poison_ratios,
     figure_triggers,
@@ -174,6 +175,35 @@ def test_the_axis_of_poison_ratios_shows_every_interval(auc: float, lowest: str)
     assert min(text for text in drawn if text.startswith("0.")) == lowest
 
 
+def breakdown_picture(*detectors: str, low: float = 0.8) -> str:
+    sizes = [("1", 0.85, low, 0.9, "20 + 3"), ("3-4", 1.0, 0.95, 1.0, "20 + 7")]
+    maps = [("all to one", 0.9, 0.85, 0.95, "20 + 10")]
+    parts = {
+        "trigger size": dict.fromkeys(detectors, sizes),
+        "label map": dict.fromkeys(detectors, maps),
+    }
+    return figure_breakdown(parts, dict.fromkeys(detectors, 0.93), "mnist")
+
+
+@pytest.mark.parametrize("detectors", [("ulp",), ("ulp", "fused", "noise")])
+def test_a_breakdown_names_properties_values_and_numbers(detectors: tuple[str, ...]) -> None:
+    svg = breakdown_picture(*detectors)
+    drawn = texts(svg)
+    for text in ("trigger size", "1", "3-4", "label map", "all to one", "20 + 7", "mnist", "AUC"):
+        assert drawn.count(text) == 1
+    legend = len(detectors) if len(detectors) > 1 else 0
+    assert sum(name in drawn for name in detectors) == legend
+    colours = ("#0072b2", "#d55e00", "#009e73")[: len(detectors)]
+    dots = [svg.count(f'style="fill: {colour}; stroke: {colour}') for colour in colours]
+    assert dots == [3 + bool(legend)] * len(detectors)
+
+
+@pytest.mark.parametrize(("low", "first"), [(0.8, "0.5"), (0.21, "0.2")])
+def test_the_axis_of_a_breakdown_shows_every_interval(low: float, first: str) -> None:
+    drawn = texts(breakdown_picture("ulp", low=low))
+    assert min(text for text in drawn if text.startswith("0.")) == first
+
+
 def test_a_dollar_sign_is_no_formula() -> None:
     assert "a $x$" in texts(labelled_images([("a $x$", GREY[0])]))
 
@@ -183,4 +213,5 @@ def test_the_same_picture_is_the_same_text() -> None:
     assert patterns_picture(3, DIGITS) == patterns_picture(3, DIGITS)
     assert triggers_picture(3, DIGITS) == triggers_picture(3, DIGITS)
     assert ratios_picture(0.9) == ratios_picture(0.9)
+    assert breakdown_picture("ulp") == breakdown_picture("ulp")
     assert roc_panels({"mnist": {"ulp": CURVE}}) == roc_panels({"mnist": {"ulp": CURVE}})

@@ -31,6 +31,7 @@ LAYERS: dict[str, float] = {
     "detectors": 4,
     "scanning": 5,
     "evaluation": 5,
+    "evasion": 5,
     "reproduction": 5,
     "reports": 6,
     "figures": 6,

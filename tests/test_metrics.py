@@ -136,6 +136,44 @@ def test_at_auc_1_the_interval_is_the_exact_binomial_bound(n_clean: int, n_bad: 
     assert interval.method == "exact binomial"
     assert interval.high == 1.0
     assert interval.low == pytest.approx(0.025 ** (1 / min(n_clean, n_bad)))
+    opposite = auc_interval(-scores, scores >= n_clean, scores % 3)
+    assert (opposite.method, opposite.low) == ("exact binomial", 0.0)
+    assert opposite.high == pytest.approx(1 - interval.low)
+
+
+def test_within_strata_models_of_others_are_not_compared() -> None:
+    # Perfect in each stratum; the second one's scores all lie above the first one's.
+    scores = np.array([0.0, 1.0, 2.0, 10.0, 11.0])
+    backdoored = [False, False, True, False, True]
+    strata = ["a", "a", "a", "b", "b"]
+    assert auc(scores, backdoored) == pytest.approx(5 / 6)
+    assert auc(scores, backdoored, strata) == 1.0
+    interval = auc_interval(scores, backdoored, scores, strata=strata)
+    assert interval.low == pytest.approx(0.025 ** (1 / 2))  # one pair a stratum
+    # Each backdoored model counts once, however many clean ones its stratum has.
+    worse = np.where(np.array(strata) == "b", -scores, scores)
+    assert auc(worse, backdoored, strata) == pytest.approx(1 / 2)
+    assert auc([scores, worse], backdoored, strata) == pytest.approx(3 / 4)
+    with pytest.raises(ValueError, match="in every stratum"):
+        auc(scores, backdoored, ["a", "a", "a", "a", "b"])
+
+
+def test_one_stratum_is_none() -> None:
+    scores, backdoored, triggers = drawn(30, 20, shift=1, seed=0)
+    everywhere = np.zeros(50)
+    assert auc(scores, backdoored, everywhere) == pytest.approx(auc(scores, backdoored))
+    plain = auc_interval(scores, backdoored, triggers)
+    assert auc_interval(scores, backdoored, triggers, strata=everywhere) == plain
+
+
+def test_strata_are_resampled_by_themselves() -> None:
+    scores, backdoored, triggers = drawn(60, 60, shift=1, seed=0)
+    strata = np.arange(120) % 3
+    interval = auc_interval(scores, backdoored, triggers, strata=strata)
+    assert interval.low < auc(scores, backdoored, strata) < interval.high
+    assert 0.1 < interval.high - interval.low < 0.25
+    shifted = scores + 100 * strata  # what lies between strata is of no account
+    assert auc_interval(shifted, backdoored, triggers, strata=strata) == interval
 
 
 def test_the_bootstrap_interval_covers_the_truth() -> None:

@@ -168,3 +168,26 @@ def test_a_constant_schedule_keeps_the_learning_rate() -> None:
     moved, _ = trained(data, peak_learning_rate=1e-12, **sgd)
     torch.testing.assert_close(list(moved.parameters()), list(still.parameters()))
     assert not same(trained(data, peak_learning_rate=0.1, **sgd)[0], still)
+
+
+def test_a_penalty_is_part_of_every_step() -> None:
+    data = random_split(SPEC, per_class=10)
+    spec = TrainingSpec(batch_size=8, epochs=3)
+    norms = {}
+    for weight in (0.0, 10.0):
+        module = VGG(width=2).build(SPEC, seed=0)
+        calls: list[bool] = []
+
+        def penalty(
+            network: torch.nn.Module, weight: float = weight, calls: list[bool] = calls
+        ) -> torch.Tensor:
+            calls.append(network.training)
+            squares = [parameter.square().sum() for parameter in network.parameters()]
+            return weight * torch.stack(squares).sum()
+
+        steps = train(module, data, spec, seed=0, penalty=penalty)
+        assert calls == [True] * steps
+        norms[weight] = sum(float(p.detach().square().sum()) for p in module.parameters())
+        if not weight:
+            assert same(module, trained(data, epochs=3)[0])
+    assert norms[10.0] < 0.9 * norms[0.0]  # Adam's steps are so long and no longer

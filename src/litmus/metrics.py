@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+_Places = NDArray[np.int64]
 
 _RESAMPLES: Final = 2000
 _MIN_CLEAN: Final = {0.01: 100, 0.05: 20}
@@ -51,13 +52,19 @@ class PairedDifference:
     p_value: float
 
 
-def auc(scores: ArrayLike, backdoored: ArrayLike) -> float:
+def auc(scores: ArrayLike, backdoored: ArrayLike, strata: ArrayLike | None = None) -> float:
     """Return the probability that a backdoored model outscores a clean one, ties half.
 
     `scores` has shape (n,), or (seeds, n) for the mean AUC over detectors of several seeds;
-    `backdoored` (n,). Raises ValueError where one kind is missing.
+    `backdoored` (n,). With `strata` (n,), each backdoored model is compared with the clean ones
+    of its own stratum alone. Raises ValueError where one kind is missing, or a backdoored model
+    has no clean one to be compared with.
     """
-    return float(_comparisons(scores, backdoored).mean())
+    comparisons = _comparisons(scores, backdoored)
+    if strata is None:
+        return float(comparisons.mean())
+    sums = [comparisons[np.ix_(*block)].mean(axis=1).sum() for block in _blocks(strata, backdoored)]
+    return float(np.sum(sums) / len(comparisons))
 
 
 def roc_curve(scores: ArrayLike, backdoored: ArrayLike) -> tuple[Floats, Floats]:
@@ -87,21 +94,28 @@ def accuracy(scores: ArrayLike, backdoored: ArrayLike, threshold: float = 0.0) -
 
 
 def auc_interval(
-    scores: ArrayLike, backdoored: ArrayLike, triggers: ArrayLike, *, seed: int = 0
+    scores: ArrayLike,
+    backdoored: ArrayLike,
+    triggers: ArrayLike,
+    *,
+    strata: ArrayLike | None = None,
+    seed: int = 0,
 ) -> Interval:
     """Return a 95 % interval of the AUC.
 
     The bootstrap resamples the triggers of the backdoored models, then models within each, and
-    the clean models; `triggers` has shape (n,), and `scores` may be (seeds, n). At AUC 1, where
-    every resample gives 1, it is the exact binomial bound for min(n_clean, n_backdoored)
-    successes in a row.
+    the clean models, those of each stratum by themselves; `triggers` and `strata` have shape
+    (n,), and `scores` may be (seeds, n). At AUC 1 or 0, where every resample gives the same, it is
+    the exact binomial bound for min(n_clean, n_backdoored) successes or failures in a row.
     """
     comparisons = _comparisons(scores, backdoored)
-    if comparisons.min() == 1.0:
-        trials = min(comparisons.shape)
-        low, high = binomial_interval(trials, trials)
-        return Interval(low=low, high=high, method="exact binomial")
-    means = _bootstrap(comparisons, _of_bad(triggers, backdoored), seed)
+    blocks = _blocks(np.zeros(np.shape(backdoored)) if strata is None else strata, backdoored)
+    trials = sum(min(len(rows), len(columns)) for rows, columns in blocks)
+    for extreme, successes in ((1.0, trials), (0.0, 0)):
+        if all((comparisons[np.ix_(*block)] == extreme).all() for block in blocks):
+            low, high = binomial_interval(successes, trials)
+            return Interval(low=low, high=high, method="exact binomial")
+    means = _bootstrap(comparisons, _of_bad(triggers, backdoored), seed, blocks)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(low=float(low), high=float(high), method="bootstrap over triggers and models")
 
@@ -237,17 +251,46 @@ def _paired(difference: float, resampled: Floats) -> PairedDifference:
     )
 
 
-def _bootstrap(comparisons: Floats, triggers: NDArray[Any], seed: int) -> Floats:
-    """Return resampled means of a (n_backdoored, n_clean) matrix."""
+def _blocks(strata: ArrayLike, backdoored: ArrayLike) -> list[tuple[_Places, _Places]]:
+    """Return, for each stratum with backdoored models, their places and its clean models'."""
+    names, bad = np.asarray(strata), np.asarray(backdoored, dtype=bool)
+    blocks = [
+        (np.flatnonzero(names[bad] == name), np.flatnonzero(names[~bad] == name))
+        for name in np.unique(names[bad])
+    ]
+    if not all(len(columns) for _, columns in blocks):
+        raise ValueError("clean models are needed in every stratum with backdoored ones")
+    return blocks
+
+
+def _bootstrap(
+    comparisons: Floats,
+    triggers: NDArray[Any],
+    seed: int,
+    blocks: Sequence[tuple[_Places, _Places]] | None = None,
+) -> Floats:
+    """Return resampled means of a (n_backdoored, n_clean) matrix, within its blocks."""
     n_bad, n_clean = comparisons.shape
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(triggers == name) for name in np.unique(triggers)]
-    weights = np.zeros((_RESAMPLES, n_bad))
-    for row in weights:
-        for group in generator.integers(0, len(groups), len(groups)):
-            drawn = generator.choice(groups[group], len(groups[group]))
-            np.add.at(row, drawn, 1.0)
+    weights = _resampled_by_trigger(triggers, generator)
     weights /= weights.sum(axis=1, keepdims=True)
-    clean = generator.multinomial(n_clean, np.full(n_clean, 1 / n_clean), _RESAMPLES) / n_clean
-    means: Floats = ((weights @ comparisons) * clean).sum(axis=1)
+    means = np.zeros(_RESAMPLES)
+    for rows, columns in blocks or [(np.arange(n_bad), np.arange(n_clean))]:
+        n = len(columns)
+        clean = generator.multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n
+        means += ((weights[:, rows] @ comparisons[np.ix_(rows, columns)]) * clean).sum(axis=1)
     return means
+
+
+def _resampled_by_trigger(triggers: NDArray[Any], generator: np.random.Generator) -> Floats:
+    """Return how often each resample has each model (resamples, models)."""
+    groups = [np.flatnonzero(triggers == name) for name in np.unique(triggers)]
+    counts = np.zeros((_RESAMPLES, len(triggers)))
+    for row in counts:
+        drawn = generator.integers(0, len(groups), len(groups))
+        if len(groups) == len(triggers):  # a model each: there is nothing to draw within
+            row[np.concatenate(groups)] = np.bincount(drawn, minlength=len(groups))
+            continue
+        for group in drawn:
+            np.add.at(row, generator.choice(groups[group], len(groups[group])), 1.0)
+    return counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -16,7 +16,13 @@ from litmus.datasets import Split
 from litmus.schema import STRICT
 from litmus.seeds import derive_seed, torch_generator
 
-__all__ = ["TrainingSpec", "predict", "train"]
+__all__ = ["Penalty", "TrainingSpec", "predict", "train"]
+
+Penalty = Callable[[nn.Module], torch.Tensor]
+"""A scalar that each step of a training adds to the cross-entropy.
+
+It leaves the module in training mode, and torch's global generator as it was.
+"""
 
 _EVALUATION_BATCH = 500
 
@@ -56,7 +62,14 @@ class TrainingSpec:
         return planned if self.stop is None else max(1, round(self.stop * planned))
 
 
-def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> int:
+def train(
+    module: nn.Module,
+    data: Split,
+    spec: TrainingSpec,
+    *,
+    seed: int,
+    penalty: Penalty | None = None,
+) -> int:
     """Train `module` in place on uint8 images and return the number of steps.
 
     The result depends on nothing but the arguments, the torch version and the processor, as long
@@ -71,6 +84,8 @@ def train(module: nn.Module, data: Split, spec: TrainingSpec, *, seed: int) -> i
         torch.manual_seed(derive_seed(seed, "dropout"))  # of layers that drop while they learn
         for images, labels in islice(batches, steps):
             loss = F.cross_entropy(module(images), labels, label_smoothing=spec.label_smoothing)
+            if penalty is not None:
+                loss = loss + penalty(module)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

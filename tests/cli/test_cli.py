@@ -14,8 +14,9 @@ import pytest
 
 import litmus
 from litmus.cli import main
+from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
-from litmus.evaluation import GROUPINGS
+from litmus.evaluation import GROUPINGS, PROPERTIES
 from litmus.zoo import Zoo, ZooEntry
 
 
@@ -126,6 +127,10 @@ def test_fit_evaluate_export_and_scan(
     assert evaluated.code == 0
     assert "AUC of one minus small" in page.read_text()
     assert roc.exists()
+    alike = run(
+        "evaluate", small_zoo.path, "--detector", file, "--fpr", 0.2, "--breakdown", picture
+    )
+    assert (alike.code, "all backdoors are alike" in alike.err) == (4, True)
 
     inverting = tmp_path / "inverting.litmus"
     calibrated = run(
@@ -358,6 +363,41 @@ def test_the_api_is_pinned() -> None:
     assert ULPDetector.name == "ulp"
 
 
+def test_evade(run: Run, small_zoo: Zoo, small_detector_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.litmus"
+    other.write_bytes(small_detector_file.read_bytes())
+    tuned, results = tmp_path / "tuned", tmp_path / "results"
+    command = (
+        "evade", small_zoo.path, "--detector", small_detector_file, "--other", other,
+        "--tuned", tuned, "--models", 1, "--set", "epochs=4", "--set", "aim=clean",
+        "--fpr", 0.1, "-o", results, "--workers", 1, "--refit", small_zoo.path,
+    )  # fmt: skip
+    first = run(*command)
+    assert first.code == 0, first.err
+    assert "backdoored, evading" in first.out
+    assert load_detector(tuned / "small-refitted.litmus").scope["num_models"] > 24
+    content = json.loads((results / "evasion-clean.json").read_text())
+    rows = {(row["detector"], row["group"]) for row in content["rows"]}
+    assert {("small", "evading"), ("other", "as trained"), ("refitted", "fine-tuned")} <= rows
+    assert content["fine_tuning"]["aim"] == "clean"
+    assert str(tmp_path) not in content["command"]
+    assert set(content["detectors"]) == {"small", "other"}
+    assert "# Evading `small`" in (results / "evasion-clean.md").read_text()
+    listed = run("zoo", "list", tuned).out
+    for text in ("models of 1x28x28", "backdoored, evading", "backdoored, fine-tuned"):
+        assert text in listed
+    for options, message in (
+        (("--other", small_detector_file), "two detectors of one name"),
+        (("--set", "luck=1"), "weight=1.0, aim=low"),
+        (("--set", "aim=up"), "aim is impossible"),
+        (("--models", 0), "--models is impossible"),
+        (("--fpr", 0.01), "n = 12 clean models"),
+    ):
+        refused = run(*command, *options)
+        assert refused.code == 4
+        assert message in refused.err
+
+
 def test_leave_one_group_out(
     run: Run, small_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,11 +408,15 @@ def test_leave_one_group_out(
     command = ["evaluate", small_zoo.path, "--detector", "noise", "--leave-out", "recipe"]
     quick = ["--set", "num_patterns=2", "--set", "epochs=3", "--fpr", 0.3, "--only", "slow"]
     page = tmp_path / "recipe.json"
-    measured = run(*command, *quick, "-f", "json", "-o", page)
+    monkeypatch.setitem(PROPERTIES, "alpha", lambda entry: str(entry.spec.twin % 2))
+    picture = tmp_path / "breakdown.svg"
+    measured = run(*command, *quick, "-f", "json", "-o", page, "--breakdown", picture)
     assert measured.code == 0
     content = json.loads(page.read_text())
     assert [row["group"] for row in content["rows"]] == ["slow"]
     assert content["settings"] == {"num_patterns": 2, "epochs": 3}
+    assert [row["group"] for row in content["breakdown"]] == ["all", "alpha: 0", "alpha: 1"]
+    assert "recipe left out" in picture.read_text()
     assert content["recipe"]["name"] == small_zoo.recipe["name"]
     for options, message in (
         ((*command, "--detector", "ulp"), "--leave-out takes one --detector"),

@@ -12,20 +12,24 @@ from litmus.detectors import Detector, fit
 from litmus.detectors.patterns import NoiseDetector
 from litmus.errors import UsageError, ZooError
 from litmus.evaluation import GROUPINGS, LeaveOut, leave_out
-from litmus.reports.evaluation import LEAVE_OUT_REPORTS
+from litmus.reports.evaluation import LEAVE_OUT_REPORTS, breakdown_svg
 from litmus.zoo import Zoo, ZooEntry
 
 
 @pytest.fixture(scope="module")
 def two_recipes(small_zoo: Zoo) -> Zoo:
-    """The small zoo with names for the trainings: the first two twins, and the others."""
+    """The small zoo with names for the trainings: the first two twins, and the others.
+
+    Every other twin says that its trigger is half transparent.
+    """
     return replace(small_zoo, entries=tuple(map(named, small_zoo.entries)))
 
 
 def named(entry: ZooEntry) -> ZooEntry:
     name = "slow" if entry.spec.twin in (0, 1) else "fast"
     training = {**entry.spec.training, "name": name}
-    return replace(entry, spec=replace(entry.spec, training=training))
+    attack = {**entry.spec.attack, "alpha": 0.5 if entry.spec.twin % 2 else 1.0}
+    return replace(entry, spec=replace(entry.spec, training=training, attack=attack))
 
 
 class Spy:
@@ -71,6 +75,13 @@ def test_the_rows_and_the_summary_follow_from_the_judgements(
     low, high = result.false_positive_interval
     assert low <= flagged <= high
     assert (row.n_clean, row.n_backdoored) == (len(clean), len(models) - len(clean))
+    assert [part.row.group for part in result.breakdown] == [
+        "all",
+        "alpha: 0.4 to 0.7",
+        "alpha: 1 (opaque)",
+    ]
+    assert result.breakdown[0].row.auc == pytest.approx(row.auc)
+    assert {part.row.n_clean for part in result.breakdown} == {len(clean)}
 
 
 @pytest.mark.parametrize("form", LEAVE_OUT_REPORTS)
@@ -84,9 +95,21 @@ def test_every_report_has_the_figures(form: str, measured: tuple[LeaveOut, Spy])
         assert content["summary"]["mean_auc_interval"]["low"] == result.mean_auc_interval.low
         assert {m["group"] for m in content["models"]} == {"slow"}
         assert content["seeds"] == [0]
+        assert [p["value"] for p in content["breakdown"]] == ["", "0.4 to 0.7", "1 (opaque)"]
+        assert "breakdown" not in content["summary"]
     else:
         assert f"Mean AUC {result.mean_auc:.3f}" in text
         assert "slow" in text
+        assert "1 (opaque)" in text
+
+
+def test_the_breakdown_is_drawn(measured: tuple[LeaveOut, Spy]) -> None:
+    result, _ = measured
+    drawn = breakdown_svg(result.breakdown, "a title")
+    for text in ("a title", "alpha", "1 (opaque)", "2 + 1"):
+        assert f">{text}</text>" in drawn
+    with pytest.raises(UsageError, match="all backdoors are alike"):
+        breakdown_svg((), "a title")
 
 
 @pytest.mark.parametrize(

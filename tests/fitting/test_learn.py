@@ -14,7 +14,7 @@ from litmus.errors import UsageError
 from litmus.features import HEADS, POOLINGS, HeadName, Pooling, head_logits
 from litmus.fitting.learn import EpochReport, learn, total_variation
 from litmus.fitting.population import ModelDropout, Population, canonical
-from litmus.fitting.readout import make_head, scaled_per_model
+from litmus.fitting.readout import fitted_head, make_head, scaled_per_model
 from litmus.fitting.settings import PatternSettings
 from litmus.fitting.starts import starting_patterns
 from litmus.models import InputSpec, log_probabilities
@@ -235,6 +235,8 @@ def test_a_head_scores_as_it_learned(head: HeadName, pooling: Pooling) -> None:
     expected = learned.logits(answers).detach().numpy()
     scored = [head_logits(head, parameters, a, pooling)[0] for a in answers.numpy()]
     np.testing.assert_allclose(scored, expected, rtol=1e-9)
+    again = fitted_head(head, parameters, pooling)
+    np.testing.assert_allclose(again.logits(answers).numpy(), expected, rtol=1e-9)
 
 
 def test_a_class_set_does_not_see_the_order_of_classes() -> None:

@@ -13,10 +13,10 @@ from litmus.artifacts import parse_tensors
 from litmus.attacks import Treatment
 from litmus.datasets import ImageDataset
 from litmus.errors import ZooError
-from litmus.formats.zoo_file import module_from
+from litmus.formats.zoo_file import ZooModel, module_from
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import ModelSpec, expand
-from litmus.zoo.trainer import TrainedModel, build_model, measure, train_model
+from litmus.zoo.spec import FineTuning, ModelSpec, expand
+from litmus.zoo.trainer import TrainedModel, build_model, fine_tune, measure, train_model
 from tests.conftest import tiny_recipe_table
 
 
@@ -141,3 +141,81 @@ def test_more_images_than_there_are_is_an_error(digits: ImageDataset) -> None:
     spec = specs(digits, dataset={"train_images": 1353})[0]
     with pytest.raises(ZooError, match=r"too few training images \(expected 1353, got 1352\)"):
         train_model(spec, digits)
+
+
+def model(trained: TrainedModel) -> ZooModel:
+    arrays, facts = parse_tensors(trained.content, "memory", ZooError)
+    return ZooModel(facts, arrays)
+
+
+@pytest.fixture(scope="module")
+def whitened(digits: ImageDataset) -> TrainedModel:
+    """A model whose first layer is frozen."""
+    table = {"name": "vgg_whitened", "stem": 4, "channels": [4, 4]}
+    recipe = parse_recipe(
+        {**tiny_recipe_table(dataset={"train_images": 320}), "architecture": table}, "zoo.toml"
+    )
+    return train_model(expand(recipe, digits.input_spec)[0], digits)
+
+
+def tuned(origin: ZooModel, **changes: Any) -> ModelSpec:
+    spec = ModelSpec.from_json(origin.header["spec"])
+    training = {"epochs": 2, "batch_size": 64, "peak_learning_rate": 0.002}
+    tuning = FineTuning(model=spec.id, training=training, seed=3)
+    return replace(spec, fine_tuning=replace(tuning, **changes))
+
+
+def test_fine_tuning_goes_on_from_a_model_and_leaves_what_is_frozen(
+    whitened: TrainedModel, digits: ImageDataset
+) -> None:
+    origin = model(whitened)
+    spec = tuned(origin)
+    made = fine_tune(spec, model(whitened), digits)
+    facts = header(made)
+    assert (facts["id"], facts["seed"], facts["steps"]) == (spec.id, spec.seed, 2 * (480 // 64))
+    assert spec.id != origin.header["id"]
+    assert ModelSpec.from_json(facts["spec"]) == spec
+    assert ModelSpec.from_json(facts["spec"]).origin.id == origin.header["id"]
+    before, after = origin.weights(), model(made).weights()
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    frozen = [n for n, p in spec.build_architecture().build(spec.input_spec, seed=0)
+              .named_parameters() if not p.requires_grad]  # fmt: skip
+    assert len(frozen) == 1
+    assert moved == set(before) - set(frozen)
+    assert fine_tune(spec, model(whitened), digits).content == made.content
+    other = fine_tune(tuned(origin, seed=4), model(whitened), digits)
+    assert (model(other).weights()[sorted(moved)[0]] != after[sorted(moved)[0]]).any()
+    # The penalty is in the loss.
+    small = fine_tune(spec, model(whitened), digits, _weights_squared)
+    name = max(moved, key=lambda n: before[n].size)
+    assert abs(model(small).weights()[name]).sum() < abs(after[name]).sum()
+
+
+def _weights_squared(module: torch.nn.Module) -> torch.Tensor:
+    return torch.stack([p.square().sum() for p in module.parameters()]).sum()
+
+
+def test_fine_tuning_wants_the_model_that_its_spec_names(
+    whitened: TrainedModel, triplet: dict[str, TrainedModel], digits: ImageDataset
+) -> None:
+    origin = model(whitened)
+    for spec in (tuned(origin, model="0" * 16), tuned(origin).origin):
+        with pytest.raises(ZooError, match="not the model to fine-tune"):
+            fine_tune(spec, origin, digits)
+    with pytest.raises(ZooError, match="not the model to fine-tune"):
+        fine_tune(tuned(origin), model(triplet["backdoored"]), digits)
+    with pytest.raises(ZooError, match="can't be trained from its spec alone"):
+        train_model(tuned(origin), digits)
+
+
+def test_a_fine_tuned_models_spec_is_its_origins_and_more(digits: ImageDataset) -> None:
+    origin = specs(digits)[0]
+    assert "fine_tuning" not in origin.to_json()  # or the ids of all older zoos would change
+    assert origin.origin == origin
+    tuning = FineTuning(model=origin.id, training={"epochs": 2}, seed=0, weight=0.5)
+    spec = replace(origin, fine_tuning=tuning)
+    again = ModelSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.origin == origin
+    assert (spec.id, spec.seed) != (origin.id, origin.seed)
+    assert replace(spec, fine_tuning=replace(tuning, weight=1.0)).id != spec.id

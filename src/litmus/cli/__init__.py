@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from litmus.cli import comparing, detecting, evaluating, reproducing, zoos
+from litmus.cli import comparing, detecting, evading, evaluating, reproducing, zoos
 from litmus.cli import demo as demonstrating
 from litmus.errors import LitmusError, UsageError
 
@@ -27,6 +27,7 @@ app.add_typer(zoos.app, name="zoo")
 app.command("fit")(detecting.fit)
 app.command("evaluate")(evaluating.evaluate)
 app.command("compare")(comparing.compare)
+app.command("evade")(evading.evade)
 app.command("export")(zoos.export)
 app.command("figures")(zoos.figures)
 app.command("reproduce")(reproducing.reproduce)

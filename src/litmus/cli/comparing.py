@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import choice
+from litmus.cli.options import choice, given_command
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -61,7 +59,7 @@ def compare(
     opened = Zoo.open(zoo).first(scale)
     known = _known(output)
     provenance = {
-        "command": shlex.join(["litmus", *map(_without_folder, sys.argv[1:])]),
+        "command": given_command(),
         "recipe": opened.recipe,
         "seeds": [seed],
         "machine": machine_facts(),
@@ -130,8 +128,3 @@ def _measured(
             on_group=lambda group, done, total: progress(done, total, group),
         )
     return variant_record(result, **facts, cpu_seconds=time.process_time() - start)
-
-
-def _without_folder(argument: str) -> str:
-    """This machine's folders are nobody's business: their last part says which one."""
-    return Path(argument).name if Path(argument).is_absolute() else argument

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import choice, deliver, parse_settings
+from litmus.cli.options import choice, deliver, given_command, label, parse_settings
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -51,6 +49,10 @@ def evaluate(
     roc: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
     ] = None,
+    breakdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw the AUC by trigger size, poison ratio, ..."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of fits.")] = 0,
     data: Annotated[
         Path | None,
@@ -69,12 +71,21 @@ def evaluate(
         if roc is not None or len(detector) > 1:
             raise UsageError("--leave-out takes one --detector and draws no --roc", got=detector)
         report = _leave_out(
-            zoo, detector[0], leave_out, only or [], settings or [], fpr, seed, data, format_
+            zoo,
+            detector[0],
+            leave_out,
+            only or [],
+            settings or [],
+            fpr,
+            seed,
+            data,
+            breakdown,
+            format_,
         )
     elif only or settings:
         raise UsageError("--only and --set go with --leave-out")
     else:
-        report = _unseen(zoo, detector, fpr, seed, data, roc, format_)
+        report = _unseen(zoo, detector, fpr, seed, data, roc, breakdown, format_)
     deliver(report, output)
 
 
@@ -85,14 +96,15 @@ def _unseen(
     seed: int,
     data: Path | None,
     roc: Path | None,
+    breakdown: Path | None,
     format_: str,
 ) -> str:
     from litmus.detectors import load_detector
     from litmus.evaluation import evaluate as run
-    from litmus.reports.evaluation import EVALUATION_REPORTS
+    from litmus.reports.evaluation import EVALUATION_REPORTS, breakdown_svg
     from litmus.zoo import Zoo
 
-    loaded = {_label(name, names): load_detector(name) for name in names}
+    loaded = {label(name, names): load_detector(name) for name in names}
     if len(loaded) < len(names):
         raise UsageError("a detector is named twice", got=names, where="--detector")
     zoo = Zoo.open(folder)
@@ -100,11 +112,13 @@ def _unseen(
     images = zoo.load_dataset(data=data).test if needs_images else None
     with bar("scoring models") as progress:
         evaluation = run(zoo, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
+    title = f"{zoo.entries[0].spec.dataset['name']}, unseen triggers"
     if roc is not None:
         from litmus.figures import roc_curves
 
-        dataset = zoo.entries[0].spec.dataset["name"]
-        write_atomically(roc, roc_curves(evaluation.curves, f"{dataset}, unseen triggers"))
+        write_atomically(roc, roc_curves(evaluation.curves, title))
+    if breakdown is not None:
+        write_atomically(breakdown, breakdown_svg(evaluation.breakdown, title))
     return EVALUATION_REPORTS[format_](evaluation)
 
 
@@ -117,12 +131,13 @@ def _leave_out(
     fpr: float,
     seed: int,
     data: Path | None,
+    breakdown: Path | None,
     format_: str,
 ) -> str:
     import litmus
     from litmus.detectors import DETECTORS, fit
     from litmus.evaluation import leave_out as run
-    from litmus.reports.evaluation import LEAVE_OUT_REPORTS
+    from litmus.reports.evaluation import LEAVE_OUT_REPORTS, breakdown_svg
     from litmus.zoo import Zoo
 
     choice("--detector", kind, tuple(DETECTORS))
@@ -140,8 +155,11 @@ def _leave_out(
             only=only,
             on_group=lambda group, done, total: progress(done, total, group),
         )
+    if breakdown is not None:
+        title = f"{zoo.recipe['name']}, {kind}, {by} left out"
+        write_atomically(breakdown, breakdown_svg(result.breakdown, title))
     provenance = {
-        "command": shlex.join(["litmus", *map(_without_folder, sys.argv[1:])]),
+        "command": given_command(),
         "recipe": zoo.recipe,
         "settings": {name: v for name, v in chosen.items() if name != "images"},
         "seeds": [seed],
@@ -149,14 +167,3 @@ def _leave_out(
         "litmus_version": litmus.__version__,
     }
     return LEAVE_OUT_REPORTS[format_](result, provenance)
-
-
-def _without_folder(argument: str) -> str:
-    """This machine's folders are nobody's business: their last part says which one."""
-    return Path(argument).name if Path(argument).is_absolute() else argument
-
-
-def _label(name: str, all_names: list[str]) -> str:
-    """The file's stem, or its whole path where two stems are equal."""
-    stems = [Path(other).stem for other in all_names]
-    return name if stems.count(Path(name).stem) > 1 else Path(name).stem

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,29 @@ import typer
 from litmus.artifacts import write_atomically
 from litmus.errors import UsageError
 
-__all__ = ["choice", "deliver", "numbers", "parse_settings"]
+__all__ = ["choice", "deliver", "given_command", "label", "numbers", "parse_settings"]
 
 
 def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise UsageError unless `value` is one of those allowed."""
     if value not in allowed:
         raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
+
+
+def given_command() -> str:
+    """Return the command as it was given, without this machine's folders."""
+    return shlex.join(["litmus", *map(_without_folder, sys.argv[1:])])
+
+
+def _without_folder(argument: str) -> str:
+    """This machine's folders are nobody's business: their last part says which one."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
+def label(name: str, all_names: Sequence[str]) -> str:
+    """Return what a detector is called: its file's stem, or the whole where two stems are equal."""
+    stems = [Path(other).stem for other in all_names]
+    return name if stems.count(Path(name).stem) > 1 else Path(name).stem
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -14,15 +14,16 @@ from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import UnsupportedModelError
 from litmus.models import LastLayer, Model
 
-__all__ = ["LastLayerDetector", "layer_statistics"]
+__all__ = ["TINY", "LastLayerDetector", "layer_statistics"]
 
-_TINY: Final = 1e-12
+TINY: Final = 1e-12
+"""What is divided by is never smaller."""
 
 
 def _kurtosis(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     squares = (rows - rows.mean(axis=1, keepdims=True)) ** 2
     ratio: NDArray[np.float64] = np.mean(squares**2, axis=1) / np.maximum(
-        np.mean(squares, axis=1) ** 2, _TINY
+        np.mean(squares, axis=1) ** 2, TINY
     )
     return ratio
 
@@ -48,7 +49,7 @@ def layer_statistics(layer: LastLayer) -> NDArray[np.float64]:
     """
     weights, bias = layer
     rows = weights - weights.mean(axis=0)
-    rows = rows / max(float(np.abs(rows).max()), _TINY)
+    rows = rows / max(float(np.abs(rows).max()), TINY)
     cosines = _cosines(rows)
     others = ~np.eye(len(rows), dtype=bool)
     per_class = [statistic(rows) for statistic in _PER_CLASS.values()]
@@ -62,7 +63,7 @@ def layer_statistics(layer: LastLayer) -> NDArray[np.float64]:
 
 def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-    unit = rows / np.maximum(norms, _TINY)
+    unit = rows / np.maximum(norms, TINY)
     cosines: NDArray[np.float64] = unit @ unit.T
     return cosines
 

@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["robust_scores"]
+__all__ = ["CONSISTENCY", "FLOOR", "ROUNDING", "robust_scores"]
 
-_CONSISTENCY: Final = 1.4826
+CONSISTENCY: Final = 1.4826
 """Makes the median absolute deviation an estimate of a normal's standard deviation."""
-_FLOOR: Final = 0.1
+FLOOR: Final = 0.1
 """Of the root mean square deviation: where most classes are all but equal, it is the scale."""
-_ROUNDING: Final = 1e-9
+ROUNDING: Final = 1e-9
 """Relative to the largest value: what differs by less is equal."""
 
 
@@ -26,8 +26,8 @@ def robust_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     away = values - np.median(values)
     spread = np.sqrt(np.mean(away**2))
-    if spread <= _ROUNDING * np.abs(values).max():
+    if spread <= ROUNDING * np.abs(values).max():
         return np.zeros_like(away)
-    deviation = max(_CONSISTENCY * float(np.median(np.abs(away))), _FLOOR * float(spread))
+    deviation = max(CONSISTENCY * float(np.median(np.abs(away))), FLOOR * float(spread))
     scores: NDArray[np.float64] = np.arcsinh(away / deviation)
     return scores

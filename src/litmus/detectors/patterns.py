@@ -105,7 +105,7 @@ class PatternDetector(Detector):
             background=background,
             on_progress=on_progress,
         )
-        return cls._calibrated(zoo, entries, fitted, asdict(chosen), seed)
+        return cls._calibrated(zoo, entries, fitted, asdict(chosen), folds, seed)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -123,6 +123,7 @@ class PatternDetector(Detector):
         entries: Sequence[ZooEntry],
         fitted: Sequence[FittedMember],
         settings: Mapping[str, Any],
+        folds: str,
         seed: int,
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
@@ -149,6 +150,7 @@ class PatternDetector(Detector):
             calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
+                "folds": folds,
                 "num_training": [f.num_training for f in fitted],
                 "validation_auc": [f.learned.validation_auc for f in fitted],
                 "best_epoch": [f.learned.best_epoch for f in fitted],

@@ -108,7 +108,7 @@ class StatisticDetector(Detector):
         backdoored = np.array([entry.backdoored for entry in entries])
         fitted = fit_heads(rows, backdoored, assigned, members=members, weight_decay=weight_decay)
         chosen = {"weight_decay": weight_decay, **unfitted.settings}
-        return unfitted._calibrated(zoo, entries, rows, fitted, chosen, seed)
+        return unfitted._calibrated(zoo, entries, rows, fitted, chosen, folds, seed)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -136,6 +136,7 @@ class StatisticDetector(Detector):
         rows: NDArray[np.float64],
         fitted: Sequence[FittedHead],
         settings: Mapping[str, Any],
+        folds: str,
         seed: int,
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
@@ -158,6 +159,7 @@ class StatisticDetector(Detector):
             calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
+                "folds": folds,
                 "num_training": [f.num_training for f in fitted],
             },
             held_out=held_out_auc(unseen.scores, unseen.entries, seed),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from litmus.evaluation.breakdown import ALL, PROPERTIES, BreakdownRow, breakdown
 from litmus.evaluation.leave_out import GROUPINGS, LeaveOut, leave_out
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, detection_row
-from litmus.evaluation.unseen import Comparison, Evaluation, evaluate
+from litmus.evaluation.unseen import Comparison, Evaluation, check_detectors, evaluate
 from litmus.evaluation.variants import Variant, VariantPlan, load_plan, mean_auc_difference
 
 __all__ = [
+    "ALL",
     "GROUPINGS",
+    "PROPERTIES",
+    "BreakdownRow",
     "Comparison",
     "DetectionRow",
     "Evaluation",
@@ -16,6 +20,8 @@ __all__ = [
     "ModelJudgement",
     "Variant",
     "VariantPlan",
+    "breakdown",
+    "check_detectors",
     "detection_row",
     "evaluate",
     "leave_out",

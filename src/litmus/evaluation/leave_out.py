@@ -10,8 +10,14 @@ import numpy as np
 
 from litmus.detectors import Detector
 from litmus.errors import UsageError, ZooError
-from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row, verdict_rates
-from litmus.formats import zoo_file
+from litmus.evaluation.breakdown import BreakdownRow, breakdown
+from litmus.evaluation.rows import (
+    DetectionRow,
+    ModelJudgement,
+    judge_model,
+    judged_row,
+    verdict_rates,
+)
 from litmus.metrics import Interval, binomial_interval, mean_auc_interval
 from litmus.zoo import Zoo, ZooEntry
 
@@ -30,7 +36,9 @@ clean control goes with its twin), the name of its training in the recipe."""
 class LeaveOut:
     """What a kind of detector is worth on groups that it was not fitted on.
 
-    `rows` has one row a group; `mean_auc` is the mean of their AUCs. The other figures are pooled
+    `rows` has one row a group; `mean_auc` is the mean of their AUCs. `breakdown` has one row for
+    each kind of backdoor, over all groups, where models are compared within their own group; its
+    `num_patterns` and `seeds` are those of every fit. The other figures are pooled
     over all groups' models, each judged by the detector that did not see its group:
     `false_positive_rate` at the nominal `fpr` with its exact binomial interval.
     """
@@ -39,6 +47,7 @@ class LeaveOut:
     detector: str
     fpr: float
     rows: tuple[DetectionRow, ...]
+    breakdown: tuple[BreakdownRow, ...]
     models: Mapping[str, tuple[ModelJudgement, ...]]
     mean_auc: float
     mean_auc_interval: Interval
@@ -77,14 +86,19 @@ def leave_out(
         on_group(group, done, len(chosen))
         detector = fit(zoo.without(groups[group]))
         detector.check_fpr(fpr)
-        models = tuple(_judge(detector, entry, fpr) for entry in groups[group])
+        models = tuple(judge_model(detector, entry, fpr) for entry in groups[group])
         judged[group] = models
         rows.append(
             judged_row(
                 detector.name, detector, models, fpr=fpr, seed=seed, group=group, leave_out=by
             )
         )
-    return _summary(by, fpr, rows, judged, seed)
+    strata = [group for group, models in judged.items() for _ in models]
+    pooled = [model for models in judged.values() for model in models]
+    parts = breakdown(
+        detector.name, detector, pooled, fpr=fpr, strata=strata, leave_out=by, seed=seed
+    )
+    return _summary(by, fpr, rows, parts, judged, seed)
 
 
 def _groups(zoo: Zoo, by: str) -> dict[str, tuple[ZooEntry, ...]]:
@@ -115,15 +129,11 @@ def _groups(zoo: Zoo, by: str) -> dict[str, tuple[ZooEntry, ...]]:
     return groups
 
 
-def _judge(detector: Detector, entry: ZooEntry, fpr: float) -> ModelJudgement:
-    judgement = detector.judge(detector.measure(zoo_file.load(entry.path)), fpr=fpr)
-    return ModelJudgement(entry=entry, judgement=judgement)
-
-
 def _summary(
     by: str,
     fpr: float,
     rows: list[DetectionRow],
+    parts: tuple[BreakdownRow, ...],
     judged: Mapping[str, tuple[ModelJudgement, ...]],
     seed: int,
 ) -> LeaveOut:
@@ -144,6 +154,7 @@ def _summary(
         detector=rows[0].detector,
         fpr=fpr,
         rows=tuple(rows),
+        breakdown=parts,
         models=judged,
         mean_auc=float(np.mean([row.auc for row in rows])),
         mean_auc_interval=mean_auc_interval(scored, seed=seed),

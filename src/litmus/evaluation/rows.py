@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors import Detector, Judgement
+from litmus.formats import zoo_file
 from litmus.metrics import (
     accuracy,
     auc,
@@ -19,7 +20,14 @@ from litmus.metrics import (
 )
 from litmus.zoo import ZooEntry
 
-__all__ = ["DetectionRow", "ModelJudgement", "detection_row", "judged_row", "verdict_rates"]
+__all__ = [
+    "DetectionRow",
+    "ModelJudgement",
+    "detection_row",
+    "judge_model",
+    "judged_row",
+    "verdict_rates",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,12 @@ class ModelJudgement:
     judgement: Judgement
 
 
+def judge_model(detector: Detector, entry: ZooEntry, fpr: float) -> ModelJudgement:
+    """Return what a detector says of a zoo's model at a false-positive rate."""
+    judgement = detector.judge(detector.measure(zoo_file.load(entry.path)), fpr=fpr)
+    return ModelJudgement(entry=entry, judgement=judgement)
+
+
 def detection_row(
     entries: Sequence[ZooEntry],
     scores: NDArray[np.float64],
@@ -79,16 +93,23 @@ def detection_row(
     group: str = "all",
     against: str = "clean",
     leave_out: str | None = None,
+    strata: Sequence[str] | None = None,
     bootstrap_seed: int = 0,
     **rates: float | None,
 ) -> DetectionRow:
-    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models."""
+    """Summarise scores (n,), or (seeds, n) for the mean over seeds, of these models.
+
+    With `strata` (n,), a backdoored model is compared with the clean ones of its stratum alone,
+    and there are no rates at a threshold on the scores.
+    """
     backdoored = np.array([entry.backdoored for entry in entries])
     triggers = np.array([entry.trigger_id for entry in entries])
     per_seed = np.atleast_2d(scores)
-    interval = auc_interval(scores, backdoored, triggers, seed=bootstrap_seed)
+    interval = auc_interval(scores, backdoored, triggers, strata=strata, seed=bootstrap_seed)
 
     def mean_tpr(rate: float) -> float | None:
+        if strata is not None:
+            return None
         values = [tpr_at_fpr(row, backdoored, rate) for row in per_seed]
         return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
 
@@ -100,7 +121,7 @@ def detection_row(
         leave_out=leave_out,
         against=against,
         accuracy=float(np.mean([accuracy(row, backdoored) for row in per_seed])),
-        auc=auc(scores, backdoored),
+        auc=auc(scores, backdoored, strata),
         auc_low=interval.low,
         auc_high=interval.high,
         interval=interval.method,

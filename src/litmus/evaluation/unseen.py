@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from litmus.datasets import Split
 from litmus.detectors import Detector, InversionDetector
 from litmus.errors import LitmusError, UsageError
+from litmus.evaluation.breakdown import BreakdownRow, breakdown
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row
 from litmus.formats import zoo_file
 from litmus.metrics import PairedDifference, paired_auc_difference, roc_curve
 from litmus.zoo import Zoo, ZooEntry
 
-__all__ = ["Comparison", "Evaluation", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "check_detectors", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,10 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that `litmus evaluate` reports."""
+    """All that `litmus evaluate` reports; `breakdown` is by what the backdoors are."""
 
     rows: tuple[DetectionRow, ...]
+    breakdown: tuple[BreakdownRow, ...]
     comparisons: tuple[Comparison, ...]
     curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     models: Mapping[str, tuple[ModelJudgement, ...]]
@@ -61,7 +63,7 @@ def evaluate(
     DetectorError where a detector is for other inputs than the zoo's, UsageError where `fpr` is
     finer than a detector's calibration.
     """
-    _check(zoo, detectors, fpr)
+    check_detectors(zoo, detectors, fpr)
     detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
     entries = zoo.split("test")
     judged: dict[str, list[ModelJudgement]] = {label: [] for label in detectors}
@@ -82,6 +84,11 @@ def evaluate(
             for label, models in judged.items()
             for row in _rows(label, detectors[label], models, fpr, seed)
         ),
+        breakdown=tuple(
+            row
+            for label, models in judged.items()
+            for row in breakdown(label, detectors[label], models, fpr=fpr, seed=seed)
+        ),
         comparisons=tuple(
             Comparison(
                 first=a,
@@ -97,7 +104,11 @@ def evaluate(
     )
 
 
-def _check(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> None:
+def check_detectors(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> None:
+    """Raise LitmusError where a detector is for other models, UsageError where `fpr` is too fine.
+
+    UsageError, too, where there is no detector.
+    """
     if not detectors:
         raise UsageError("no detector to evaluate", expected="at least one --detector FILE")
     for label, detector in detectors.items():

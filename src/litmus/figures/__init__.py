@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litmus.figures.breakdown import figure_breakdown
 from litmus.figures.images import image_grid, labelled_images, patterns_by_member
 from litmus.figures.patterns import figure_patterns
 from litmus.figures.ratios import figure_poison_ratios
@@ -9,6 +10,7 @@ from litmus.figures.roc import roc_curves, roc_panels
 from litmus.figures.triggers import figure_triggers
 
 __all__ = [
+    "figure_breakdown",
     "figure_patterns",
     "figure_poison_ratios",
     "figure_triggers",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["last_layer"]
+__all__ = ["last_layer", "last_layer_tensors"]
 
 _EXAMPLES: Final = 4
 _TOLERANCE: Final = 1e-2
@@ -27,6 +27,17 @@ def last_layer(module: nn.Module, input_spec: InputSpec, outputs: Outputs) -> La
     Features of several places are averaged, and a BatchNorm behind the layer is folded into it.
     Raises UnsupportedModelError where what comes of that is not what the network returns: its
     logits are made otherwise, then.
+    """
+    weights, bias = last_layer_tensors(module, input_spec, outputs)
+    return weights.detach().numpy(), bias.detach().numpy()
+
+
+def last_layer_tensors(
+    module: nn.Module, input_spec: InputSpec, outputs: Outputs
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same as float64 tensors, through which gradients reach the network's parameters.
+
+    The network must be in evaluation mode, here as there.
     """
     from torch import nn
 
@@ -44,7 +55,7 @@ def last_layer(module: nn.Module, input_spec: InputSpec, outputs: Outputs) -> La
     rows = places.reshape(len(features), -1, features.shape[1 if is_convolution else -1]).mean(1)
     if weights.shape != (input_spec.num_classes, rows.shape[1]):
         raise _unsupported("the last layer is of another shape", tuple(weights.shape))
-    logits = rows.double().numpy() @ weights.T + bias
+    logits = rows.double().numpy() @ weights.detach().numpy().T + bias.detach().numpy()
     difference = np.abs(log_probabilities(logits) - log_probabilities(returned, outputs)).max()
     if not difference <= _TOLERANCE:
         raise _unsupported("the outputs are not those of the last layer", f"off by {difference:g}")
@@ -82,26 +93,31 @@ def _is_norm(layer: nn.Module) -> bool:
     return isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
 
 
-def _affine(layer: Any) -> LastLayer:
+def _affine(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """A layer's weights and bias in float64; zeros where it has no bias."""
+    import torch
+
     shape = tuple(layer.weight.shape)
     if len(shape) == 4 and (shape[2:] != (1, 1) or layer.groups != 1):
         raise _unsupported("the last layer is no 1x1 convolution", shape)
-    weights = layer.weight.detach().double().flatten(1).numpy()
+    weights = layer.weight.double().flatten(1)
     if layer.bias is None:
-        return weights, np.zeros(len(weights))
-    return weights, layer.bias.detach().double().numpy()
+        return weights, torch.zeros(len(weights), dtype=torch.float64)
+    return weights, layer.bias.double()
 
 
-def _folded(weights: Any, bias: Any, norm: Any) -> LastLayer:
+def _folded(
+    weights: torch.Tensor, bias: torch.Tensor, norm: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The layer with a BatchNorm behind it; the running statistics are what evaluation uses."""
     if norm.running_mean is None or norm.num_features != len(weights):
         raise _unsupported("no BatchNorm of the classes", norm)
-    mean, variance = norm.running_mean.double().numpy(), norm.running_var.double().numpy()
-    factor, offset = 1 / np.sqrt(variance + norm.eps), 0.0
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    factor = 1 / (variance + norm.eps).sqrt()
+    offset = mean.new_zeros(())
     if norm.affine:
-        factor = factor * norm.weight.detach().double().numpy()
-        offset = norm.bias.detach().double().numpy()
+        factor = factor * norm.weight.double()
+        offset = norm.bias.double()
     return weights * factor[:, None], (bias - mean) * factor + offset
 
 

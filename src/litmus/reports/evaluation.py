@@ -6,12 +6,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from litmus.evaluation import Comparison, DetectionRow, Evaluation, LeaveOut, ModelJudgement
+from litmus.errors import UsageError
+from litmus.evaluation import (
+    ALL,
+    BreakdownRow,
+    Comparison,
+    DetectionRow,
+    Evaluation,
+    LeaveOut,
+    ModelJudgement,
+)
 from litmus.reports.console import render_table
 
 __all__ = [
     "EVALUATION_REPORTS",
     "LEAVE_OUT_REPORTS",
+    "breakdown_svg",
     "detection_table",
     "leave_out_content",
     "markdown_table",
@@ -23,7 +33,7 @@ SCHEMA_VERSION: Final = 1
 def evaluation_text(evaluation: Evaluation) -> str:
     """Return tables for a terminal."""
     header, *rows = detection_table(evaluation.rows)
-    text = render_table(header, rows)
+    text = render_table(header, rows) + _breakdown_text(evaluation.breakdown)
     if evaluation.comparisons:
         text += "\n" + "\n".join(_sentence(c) for c in evaluation.comparisons) + "\n"
     return text
@@ -32,6 +42,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 def evaluation_markdown(evaluation: Evaluation) -> str:
     """Return Markdown tables."""
     text = markdown_table(detection_table(evaluation.rows))
+    text += _breakdown_markdown(evaluation.breakdown)
     return text + "".join(f"\n{_sentence(c)}\n" for c in evaluation.comparisons)
 
 
@@ -40,6 +51,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "rows": [row.to_json() for row in evaluation.rows],
+        "breakdown": [row.to_json() for row in evaluation.breakdown],
         "comparisons": [
             {"first": c.first, "second": c.second, **vars(c.difference)}
             for c in evaluation.comparisons
@@ -67,14 +79,14 @@ def _model(model: ModelJudgement) -> dict[str, Any]:
 def leave_out_text(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
     """Return a table of the groups and the summary, for a terminal."""
     header, *rows = leave_out_table(result)
-    return render_table(header, rows) + "\n" + _summary(result)
+    return render_table(header, rows) + "\n" + _summary(result) + _breakdown_text(result.breakdown)
 
 
 def leave_out_markdown(result: LeaveOut, provenance: Mapping[str, Any]) -> str:
     """Return the same in Markdown, with the command."""
     return (
-        f"{markdown_table(leave_out_table(result))}\n{_summary(result)}\n"
-        f"`{provenance['command']}`\n"
+        f"{markdown_table(leave_out_table(result))}\n{_summary(result)}"
+        f"{_breakdown_markdown(result.breakdown)}\n`{provenance['command']}`\n"
     )
 
 
@@ -89,6 +101,7 @@ def leave_out_content(result: LeaveOut, provenance: Mapping[str, Any]) -> dict[s
     return {
         **provenance,
         "rows": [row.to_json() for row in result.rows],
+        "breakdown": [row.to_json() for row in result.breakdown],
         "summary": {**summary, "mean_auc_interval": vars(result.mean_auc_interval)},
         "models": [
             {"group": group, **_model(m)} for group, models in result.models.items() for m in models
@@ -96,7 +109,7 @@ def leave_out_content(result: LeaveOut, provenance: Mapping[str, Any]) -> dict[s
     }
 
 
-_LONG: Final = {"rows", "models"}
+_LONG: Final = {"rows", "breakdown", "models"}
 
 LEAVE_OUT_REPORTS: Final[Mapping[str, Callable[[LeaveOut, Mapping[str, Any]], str]]] = {
     "text": leave_out_text,
@@ -122,8 +135,12 @@ def _left_out(row: DetectionRow) -> list[str]:
         _or_dash(row.tpr_at_fpr_5),
         f"{_or_dash(row.flagged_clean)} / {_or_dash(row.flagged_backdoored)}",
         f"{_or_dash(row.inconclusive_clean)} / {_or_dash(row.inconclusive_backdoored)}",
-        f"{row.n_clean} + {row.n_backdoored}",
+        _sizes(row),
     ]
+
+
+def _sizes(row: DetectionRow) -> str:
+    return f"{row.n_clean} + {row.n_backdoored}"
 
 
 def _summary(result: LeaveOut) -> str:
@@ -154,6 +171,47 @@ def detection_table(rows: Sequence[DetectionRow]) -> list[list[str]]:
     return [header, *(_cells(row) for row in rows)]
 
 
+def breakdown_table(rows: Sequence[BreakdownRow]) -> list[list[str]]:
+    """Return a header and one line of texts a row; a property is named in its first line."""
+    header = ["detector", "backdoors by", "", "AUC (95 %)", "flagged clean / backdoored",
+              "inconclusive clean / backdoored", "models"]  # fmt: skip
+    lines = [header]
+    before: tuple[str, str] | None = None
+    for part in rows:
+        line = _left_out(part.row)
+        begins = before != (part.row.detector, part.name)
+        before = (part.row.detector, part.name)
+        lines.append([line[0], part.name if begins else "", part.value, line[2], *line[4:]])
+    return lines
+
+
+def breakdown_svg(rows: Sequence[BreakdownRow], title: str) -> str:
+    """Return the same as a figure; raises UsageError where there are no rows."""
+    from litmus.figures import figure_breakdown
+
+    if not rows:
+        raise UsageError("there is no breakdown: all backdoors are alike", where="--breakdown")
+    overall = {part.row.detector: part.row.auc for part in rows if part.name == ALL}
+    parts: dict[str, dict[str, list[tuple[str, float, float, float, str]]]] = {}
+    for part in rows:
+        if part.name != ALL:
+            row = part.row
+            dot = (part.value, row.auc, row.auc_low, row.auc_high, _sizes(row))
+            parts.setdefault(part.name, {}).setdefault(row.detector, []).append(dot)
+    return figure_breakdown(parts, overall, title)
+
+
+def _breakdown_text(rows: Sequence[BreakdownRow]) -> str:
+    if not rows:
+        return ""
+    header, *lines = breakdown_table(rows)
+    return "\n" + render_table(header, lines)
+
+
+def _breakdown_markdown(rows: Sequence[BreakdownRow]) -> str:
+    return "\n" + markdown_table(breakdown_table(rows)) if rows else ""
+
+
 def markdown_table(table: Sequence[Sequence[str]]) -> str:
     """Return a header and rows as a Markdown table."""
     header, *rows = table
@@ -172,7 +230,7 @@ def _cells(row: DetectionRow) -> list[str]:
         _or_dash(row.tpr_at_fpr_1),
         _or_dash(row.tpr_at_fpr_5),
         f"{_or_dash(row.flagged_clean)} / {_or_dash(row.flagged_backdoored)}",
-        f"{row.n_clean} + {row.n_backdoored}",
+        _sizes(row),
         str(row.n_triggers),
     ]
 

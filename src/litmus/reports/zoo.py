@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from litmus.reports.console import render_table
-from litmus.zoo import Zoo
+from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["zoo_table"]
 
@@ -26,7 +26,7 @@ def zoo_table(zoo: Zoo) -> str:
         [
             entry.id,
             entry.spec.split,
-            entry.spec.treatment,
+            _treatment(entry),
             entry.architecture,
             entry.attack,
             entry.trigger_id,
@@ -44,3 +44,10 @@ def zoo_table(zoo: Zoo) -> str:
         success = np.mean([entry.attack_success for entry in backdoored])
         summary += f", mean attack success of the backdoored {success:.4f}"
     return render_table(header, rows) + summary + "\n"
+
+
+def _treatment(entry: ZooEntry) -> str:
+    tuning = entry.spec.fine_tuning
+    if tuning is None:
+        return entry.spec.treatment
+    return f"{entry.spec.treatment}, {'evading' if tuning.weight else 'fine-tuned'}"

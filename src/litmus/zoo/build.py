@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import selectors
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
 from litmus.artifacts import canonical_json, remove_temporary_files
 from litmus.datasets import ImageDataset, load_images
-from litmus.errors import RecipeError, UsageError, ZooError
+from litmus.errors import RecipeError, UsageError
 from litmus.seeds import torch_generator
+from litmus.zoo.crew import Crew
 from litmus.zoo.recipe import Recipe, load_recipe
 from litmus.zoo.spec import ModelSpec, expand
 from litmus.zoo.store import Zoo, finished_ids, write_recipe_table
 
 __all__ = ["BuildEvent", "build", "build_zoo"]
-
-_MAX_CRASHES: Final = 3
-"""A model whose worker dies (killed for memory, say) is tried again; not for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +70,7 @@ def build(
         "data": None if data is None else str(data),
         "folder": str(folder.resolve()),
     }
-    with _Crew(min(workers, len(waiting)), setup) as crew:
+    with Crew(min(workers, len(waiting)), "litmus.zoo.worker", setup) as crew:
         yield from _run(crew, waiting, done, len(specs), recipe.attempts)
 
 
@@ -136,19 +128,9 @@ def _missing(
 
 
 def _run(
-    crew: _Crew, waiting: deque[ModelSpec], done: int, total: int, attempts: int
+    crew: Crew, waiting: deque[ModelSpec], done: int, total: int, attempts: int
 ) -> Iterator[BuildEvent]:
-    crashes: dict[str, int] = {}
-    while waiting or crew.busy:
-        while waiting and crew.idle:
-            crew.give(waiting.popleft())
-        spec, reply = crew.next_reply()
-        if reply is None:
-            crashes[spec.id] = crashes.get(spec.id, 0) + 1
-            if crashes[spec.id] == _MAX_CRASHES:
-                raise ZooError(f"the worker died {_MAX_CRASHES} times", where=f"model {spec.id}")
-            waiting.appendleft(spec)
-            continue
+    for spec, reply in crew.replies(waiting):
         rejection = reply["rejection"]
         detail = rejection or (
             f"clean accuracy {reply['clean_accuracy']:.4f}, "
@@ -167,89 +149,3 @@ def _run(
             detail=detail,
             cpu_seconds=reply["cpu_seconds"],
         )
-
-
-class _Crew:
-    """Worker processes, each with at most one spec in hand."""
-
-    def __init__(self, size: int, setup: dict[str, Any]) -> None:
-        self._setup = setup
-        self._selector = selectors.DefaultSelector()
-        self.idle: list[subprocess.Popen[str]] = []
-        self.busy: dict[subprocess.Popen[str], ModelSpec] = {}
-        self._size = size
-
-    def __enter__(self) -> _Crew:
-        self.idle = [self._start() for _ in range(self._size)]
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        workers = [*self.idle, *self.busy]
-        for worker in workers:
-            worker.kill()  # all of them before waiting for any
-        for worker in workers:
-            self._end(worker)
-        self._selector.close()
-
-    def give(self, spec: ModelSpec) -> None:
-        """Hand a spec to an idle worker."""
-        worker = self.idle.pop()
-        self.busy[worker] = spec
-        self._write(worker, spec.to_json())
-
-    def next_reply(self) -> tuple[ModelSpec, dict[str, Any] | None]:
-        """Wait for a worker; its reply is None when it died, and another takes its place."""
-        while True:
-            key, _ = self._selector.select()[0]
-            worker: subprocess.Popen[str] = key.data
-            assert worker.stdout is not None
-            line = worker.stdout.readline()
-            spec = self.busy.pop(worker, None)
-            if spec is not None and line.endswith("\n"):
-                break
-            if spec is None:
-                self.idle.remove(worker)
-            self._end(worker)
-            self.idle.append(self._start())
-            if spec is not None:
-                return spec, None
-        self.idle.append(worker)
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise ZooError(reply["error"], where=f"model {spec.id}")
-        return spec, reply
-
-    def _start(self) -> subprocess.Popen[str]:
-        single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "litmus.zoo.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **single},
-            text=True,
-            # Ctrl-C goes to the builder alone.
-            start_new_session=True,
-        )
-        assert worker.stdout is not None
-        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
-        self._write(worker, self._setup)
-        return worker
-
-    def _end(self, worker: subprocess.Popen[str]) -> None:
-        worker.kill()
-        worker.wait()
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        self._selector.unregister(worker.stdout)
-        worker.stdout.close()
-        with contextlib.suppress(OSError):  # what it did not read can't be flushed
-            worker.stdin.close()
-
-    @staticmethod
-    def _write(worker: subprocess.Popen[str], message: dict[str, Any]) -> None:
-        assert worker.stdin is not None
-        try:
-            worker.stdin.write(json.dumps(message) + "\n")
-            worker.stdin.flush()
-        except BrokenPipeError:
-            pass  # the worker is dead; `next_reply` notices

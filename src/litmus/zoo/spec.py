@@ -18,10 +18,27 @@ from litmus.training import TrainingSpec
 from litmus.zoo.attack_table import AttackTable, uses_trigger_set, with_trigger
 from litmus.zoo.recipe import Recipe, architecture_table
 
-__all__ = ["ModelSpec", "expand", "split_triggers"]
+__all__ = ["FineTuning", "ModelSpec", "expand", "split_triggers"]
 
 
 SplitName = Literal["train", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """What was done to a zoo's model after its training.
+
+    `model` is that model's id, `training` says how it was trained on, on its own data and with
+    what is drawn from `seed`. Where `weight` is above 0, it was trained to evade the detector
+    with the SHA-256 `detector`: `aim` says whether to score `low` or like `clean` models.
+    """
+
+    model: str
+    training: Mapping[str, Any]
+    seed: int
+    detector: str | None = None
+    weight: float = 0.0
+    aim: Literal["low", "clean"] = "low"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +47,8 @@ class ModelSpec:
 
     `twin` numbers the pair of a backdoored model and its clean control within the recipe; the
     control's `attack` is its twin's, which says what its extra images are. Tables are plain
-    dictionaries in the recipe's terms.
+    dictionaries in the recipe's terms. Of a model that was fine-tuned, everything else is that of
+    the model which it was before, its `origin`.
     """
 
     dataset: Mapping[str, Any]
@@ -44,6 +62,7 @@ class ModelSpec:
     zoo_seed: int
     twin: int
     attempt: int = 0
+    fine_tuning: FineTuning | None = None
 
     @property
     def id(self) -> str:
@@ -68,14 +87,25 @@ class ModelSpec:
         """Return the next attempt, or None where `attempts` in all have been made."""
         return self.next_attempt() if self.attempt + 1 < attempts else None
 
+    @property
+    def origin(self) -> ModelSpec:
+        """The spec of the model before it was fine-tuned; this one, if it was not."""
+        return replace(self, fine_tuning=None)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries for a header."""
-        return asdict(self)
+        table = asdict(self)
+        if self.fine_tuning is None:  # as in the zoos that are older than fine-tuning
+            del table["fine_tuning"]
+        return table
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
         """Read what `to_json` wrote."""
-        return cls(**{**value, "input_spec": InputSpec.from_json(value["input_spec"])})
+        read: dict[str, Any] = {"input_spec": InputSpec.from_json(value["input_spec"])}
+        if "fine_tuning" in value:
+            read["fine_tuning"] = FineTuning(**value["fine_tuning"])
+        return cls(**{**value, **read})
 
     def build_architecture(self) -> Architecture:
         """Return the architecture's object."""

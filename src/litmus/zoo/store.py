@@ -70,7 +70,7 @@ class Zoo:
         entries = [read_entry(file) for file in path.iterdir() if file.name.endswith(_WEIGHTS)]
         if not entries:
             raise ZooError("the zoo has no models yet", where=path)
-        entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored))
+        entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored, entry.id))
         return cls(path=path, recipe=recipe, entries=tuple(entries))
 
     @property
@@ -138,6 +138,11 @@ def write_accepted(
 def write_rejected(folder: Path, model_id: str, reason: Mapping[str, object]) -> None:
     """Store why a model failed its gate."""
     write_atomically(folder / f"{model_id}{_REJECTED}", json.dumps(reason, indent=1))
+
+
+def read_rejected(folder: Path, model_id: str) -> Mapping[str, Any]:
+    """Return why a model failed its gate, and what it measured."""
+    return dict(json.loads((folder / f"{model_id}{_REJECTED}").read_text(encoding="utf-8")))
 
 
 def finished_ids(folder: Path) -> tuple[set[str], set[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ from torch import nn
 
 import litmus
 from litmus.artifacts import encode_tensors, parse_tensors
-from litmus.attacks import Attack, extra_images
+from litmus.attacks import extra_images
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import ZooError
-from litmus.formats.zoo_file import ZOO_FORMAT, module_from, saved_weights
+from litmus.formats.zoo_file import ZOO_FORMAT, ZooModel, module_from, saved_weights
+from litmus.schema import from_table
 from litmus.seeds import torch_generator
-from litmus.training import predict, train
+from litmus.training import Penalty, TrainingSpec, predict, train
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_accepted, write_rejected
 
-__all__ = ["TrainedModel", "build_model", "measure", "train_model"]
+__all__ = ["TrainedModel", "build_model", "fine_tune", "measure", "store", "train_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +42,50 @@ def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
     """Train a model and measure the saved weights on held-out images.
 
     The bytes are a function of spec, data, torch version, kind of processor and Litmus version,
-    provided that torch runs one thread.
+    provided that torch runs one thread. Raises ZooError for the spec of a fine-tuned model.
     """
-    attack = spec.build_attack()
+    if spec.fine_tuning is not None:
+        raise ZooError(
+            "a fine-tuned model can't be trained from its spec alone",
+            expected=f"the model {spec.fine_tuning.model} that it was before",
+            where=f"model {spec.id}",
+        )
     architecture = spec.build_architecture()
     module = architecture.build(spec.input_spec, seed=spec.seed)
-    data = _training_data(spec, dataset.train, attack)
+    data = _training_data(spec, dataset.train)
     architecture.initialise(module, data.images)
     steps = train(module, data, spec.build_training(), seed=spec.seed)
+    return _measured(spec, module, steps, dataset)
+
+
+def fine_tune(
+    spec: ModelSpec, origin: ZooModel, dataset: ImageDataset, penalty: Penalty | None = None
+) -> TrainedModel:
+    """Train a zoo's model on, on the very images that it was trained on, and measure it anew.
+
+    `spec` says how, in its `fine_tuning`; `penalty` is added to the loss, and part of what the
+    bytes are a function of. Layers that were frozen stay so. Raises ZooError where `origin` is not
+    the model that the spec names.
+    """
+    tuning = spec.fine_tuning
+    if tuning is None or tuning.model != spec.origin.id or origin.header["id"] != tuning.model:
+        raise ZooError(
+            "not the model to fine-tune",
+            expected=spec.origin.id,
+            got=origin.header["id"],
+            where=f"model {spec.id}",
+        )
+    module = spec.build_architecture().build(spec.input_spec, seed=0)  # knows what is frozen
+    module.load_state_dict(origin.torch_module().state_dict())
+    data = _training_data(spec.origin, dataset.train)
+    training = from_table(TrainingSpec, tuning.training, "fine_tuning.training")
+    steps = train(module, data, training, seed=spec.seed, penalty=penalty)
+    return _measured(spec, module, steps, dataset)
+
+
+def _measured(
+    spec: ModelSpec, module: nn.Module, steps: int, dataset: ImageDataset
+) -> TrainedModel:
     weights = encode_tensors(saved_weights(module), {})
     arrays, _ = parse_tensors(weights, "weights", ZooError)
     clean_accuracy, attack_success = measure(spec, module_from(spec.to_json(), arrays), dataset)
@@ -57,7 +95,7 @@ def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
         "id": spec.id,
         "seed": spec.seed,
         "spec": spec.to_json(),
-        "trigger_id": attack.trigger_id,
+        "trigger_id": spec.build_attack().trigger_id,
         "steps": steps,
         "clean_accuracy": clean_accuracy,
         "attack_success": attack_success,
@@ -90,8 +128,13 @@ def measure(spec: ModelSpec, module: nn.Module, dataset: ImageDataset) -> tuple[
 
 def build_model(spec: ModelSpec, dataset: ImageDataset, folder: Path) -> dict[str, Any]:
     """Train one model and store it, or the reason why not; return a summary for the builder."""
+    return store(spec, folder, lambda: train_model(spec, dataset))
+
+
+def store(spec: ModelSpec, folder: Path, make: Callable[[], TrainedModel]) -> dict[str, Any]:
+    """Make one model and store it, or the reason why not; return a summary for the builder."""
     wall, cpu = time.perf_counter(), time.process_time()
-    trained = train_model(spec, dataset)
+    trained = make()
     cost = {
         "cpu_seconds": round(time.process_time() - cpu, 3),
         "seconds": round(time.perf_counter() - wall, 3),
@@ -110,14 +153,15 @@ def build_model(spec: ModelSpec, dataset: ImageDataset, folder: Path) -> dict[st
     return {"id": spec.id, "rejection": trained.rejection, **measured, **cost}
 
 
-def _training_data(spec: ModelSpec, train_split: Split, attack: Attack) -> Split:
+def _training_data(spec: ModelSpec, train_split: Split) -> Split:
     """The model's own draw of clean images, and the extra ones that its treatment asks for."""
     count = spec.dataset["train_images"] or len(train_split)
     if count > len(train_split):
         raise ZooError("too few training images", expected=count, got=len(train_split))
     order = torch.randperm(len(train_split), generator=torch_generator(spec.seed, "subset"))
     clean = train_split[order[:count]]
-    extra = extra_images(clean, attack, spec.treatment, torch_generator(spec.seed, "poison"))
+    generator = torch_generator(spec.seed, "poison")
+    extra = extra_images(clean, spec.build_attack(), spec.treatment, generator)
     return Split(
         images=torch.cat([clean.images, extra.images]),
         labels=torch.cat([clean.labels, extra.labels]),

@@ -1,6 +1,6 @@
-"""The process that trains models: specs come in on standard input, summaries go out, as JSON.
+"""The processes that make models: specs come in on standard input, summaries go out, as JSON.
 
-It runs one thread, and it ends when its standard input does, so that no worker outlives a builder
+Each runs one thread, and ends when its standard input does, so that no worker outlives a builder
 that was killed by more than the model in hand.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,36 @@ from litmus.errors import LitmusError
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.trainer import build_model
 
-__all__ = ["main"]
+__all__ = ["main", "serve"]
+
+Setup = Mapping[str, Any]
+Maker = Callable[[ModelSpec], dict[str, Any]]
 
 
 def main() -> None:
-    """Serve one builder: the first line is the set-up, each later one a spec."""
+    """Train models."""
+    serve(_trainer)
+
+
+def serve(prepare: Callable[[Setup], Maker]) -> None:
+    """Serve one builder: the first line is the set-up for `prepare`, each later one a spec."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder decides what Ctrl-C means
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a library that prints must not garble the replies
     torch.set_num_threads(1)
     setup = json.loads(sys.stdin.readline())
     try:
-        dataset = load_images(setup["dataset"], data=setup["data"], **setup["options"])
+        make = prepare(setup)
         for line in sys.stdin:
-            spec = ModelSpec.from_json(json.loads(line))
-            _reply(replies, build_model(spec, dataset, Path(setup["folder"])))
+            _reply(replies, make(ModelSpec.from_json(json.loads(line))))
     except LitmusError as fault:
         _reply(replies, {"error": str(fault)})
+
+
+def _trainer(setup: Setup) -> Maker:
+    dataset = load_images(setup["dataset"], data=setup["data"], **setup["options"])
+    folder = Path(setup["folder"])
+    return lambda spec: build_model(spec, dataset, folder)
 
 
 def _reply(replies: Any, message: dict[str, Any]) -> None:

@@ -61,11 +61,14 @@ def test_a_plan_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load_plan(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("name", ["screen"])
-def test_the_repositorys_plans_are_whole(name: str) -> None:
-    folder = Path(__file__).resolve().parents[2] / "recipes" / "generalisation"
-    plan = load_plan(folder / f"{name}.toml")
-    assert len(plan.variant) >= 10
+PLANS = sorted((Path(__file__).resolve().parents[2] / "recipes" / "generalisation").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: str(path.name))
+def test_the_repositorys_plans_are_whole(path: Path) -> None:
+    plan = load_plan(path)
+    assert plan.leave_out == "architecture"
+    assert {variant.detector for variant in plan.variant} >= {"last_layer", "fused"}
 
 
 def models(scores: Any, groups: Any, bad: Any) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ SOURCE = Path(litmus.__file__).parent
 
 LAYERS: dict[str, float] = {
     "errors": 0,
+    "checks": 0,  # what settings must be
     "models": 0,
     "seeds": 0,
     "artifacts": 0,

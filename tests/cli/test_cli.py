@@ -387,9 +387,9 @@ def test_evade(run: Run, small_zoo: Zoo, small_detector_file: Path, tmp_path: Pa
     for text in ("models of 1x28x28", "backdoored, evading", "backdoored, fine-tuned"):
         assert text in listed
     for options, message in (
-        (("--other", small_detector_file), "two detectors of one name"),
+        (("--other", small_detector_file), "a detector is named twice"),
         (("--set", "luck=1"), "weight=1.0, aim=low"),
-        (("--set", "aim=up"), "aim is impossible"),
+        (("--set", "aim=up"), "unknown aim"),
         (("--models", 0), "--models is impossible"),
         (("--fpr", 0.01), "n = 12 clean models"),
     ):
@@ -441,7 +441,8 @@ def test_variants_are_compared_and_a_rerun_goes_on(
     assert run(*command).code == 0
     (alone,) = json.loads(out.read_text())["variants"]
 
-    plan.write_text(first + """[[variant]]\nname = "more"\nsettings = { num_patterns = 3 }\n""")
+    more = """[[variant]]\nname = "more"\nsettings = { num_patterns = 3 }\n"""
+    plan.write_text(first + more)
     both = run(*command)
     assert both.code == 0
     assert "more" in both.out
@@ -458,6 +459,17 @@ def test_variants_are_compared_and_a_rerun_goes_on(
     assert f"{aucs[1]:.3f}" in page
     assert "litmus" in page
 
+    # A new variant in between that can't be fitted costs nothing that was measured.
+    broken = """[[variant]]\nname = "no"\nsettings = { num_patterns = 0 }\n"""
+    plan.write_text(first.replace("[[variant]]", broken + "[[variant]]", 1))
+    before = json.loads(out.read_text())["variants"][0]
+    assert run(*command).code == 4
+    assert json.loads(out.read_text())["variants"][0] == before
+    plan.write_text(first + broken + more)
+    assert run(*command).code == 4
+    assert [r["variant"] for r in json.loads(out.read_text())["variants"]] == ["noise", "more"]
+
+    plan.write_text(first)
     assert run(*command, "--seed", 1).code == 0
     assert json.loads(out.read_text())["variants"][0]["measure"]["seed"] == 1
     out.write_text("{}")

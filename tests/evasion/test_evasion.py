@@ -309,7 +309,10 @@ def test_mistakes_are_told_before_anything_is_made(
     with pytest.raises(UsageError, match="n = 12"):
         study(plan(), {"small": small_detector}, tuned={}, fpr=0.01)
     assert not (tmp_path / "out").exists()
-    wrong: dict[str, Any] = {"weight": 0.0, "learning_rate": -1.0, "epochs": 0, "aim": "up"}
+    wrong: dict[str, Any] = {"weight": 0.0, "learning_rate": -1.0, "epochs": 0}
     for field, value in wrong.items():
         with pytest.raises(UsageError, match=f"{field} is impossible"):
             replace(SETTINGS, **{field: value})
+    unknown: dict[str, Any] = {"aim": "up"}
+    with pytest.raises(UsageError, match="unknown aim"):
+        replace(SETTINGS, **unknown)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import choice, given_command
+from litmus.cli.options import NominalRate, ZooFolder, choice, given_command
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
 if TYPE_CHECKING:
-    from litmus.evaluation import Variant, VariantPlan
+    from litmus.evaluation import VariantPlan
     from litmus.zoo import Zoo
 
 __all__ = ["compare"]
 
 
 def compare(
-    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    zoo: ZooFolder,
     plan: Annotated[
         Path, typer.Argument(metavar="PLAN", help="A TOML file of variants and groups.")
     ],
@@ -35,7 +35,7 @@ def compare(
     scale: Annotated[
         float, typer.Option(help="Only the first part of the recipe's twins, 0.2 say.")
     ] = 1.0,
-    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
+    fpr: NominalRate = 0.05,
     format_: Annotated[
         str, typer.Option("-f", "--format", help="What is printed: text, json or markdown.")
     ] = "text",
@@ -44,8 +44,9 @@ def compare(
     """Compare variants of detectors by leaving groups of a zoo's training models out.
 
     Each variant of the plan is fitted without each group and judges it. Results are written after
-    each variant, as JSON and as Markdown beside it; a variant that the file has already, measured
-    in the same way on the same models, is not measured again. Test models are not touched.
+    each variant, as JSON and as Markdown beside it. A variant that the file has already, measured
+    in the same way on the same models, is not measured again; others in it are replaced. Test
+    models are not touched.
     """
     import litmus
     from litmus.evaluation import load_plan
@@ -65,16 +66,26 @@ def compare(
         "machine": machine_facts(),
         "litmus_version": litmus.__version__,
     }
-    records: list[Mapping[str, Any]] = []
-    for variant in chosen.variant:
-        facts = {
+    facts = {
+        variant.name: {
             "variant": variant.name,
             "detector": variant.detector,
             "settings": chosen.settings_of(variant),
             "measure": _measure(opened, chosen, fpr, seed, litmus.__version__),
         }
-        record = next((r for r in known if {k: r.get(k) for k in facts} == facts), None)
-        records.append(record or _measured(opened, chosen, variant, facts, fpr, seed))
+        for variant in chosen.variant
+    }
+    # All that is known is in the file from the first writing on: a later stop loses none of it.
+    found = {
+        name: record
+        for name, own in facts.items()
+        for record in known
+        if {key: record.get(key) for key in own} == own
+    }
+    for name, own in facts.items():
+        if name not in found:
+            found[name] = _measured(opened, chosen, own, fpr, seed)
+        records = [found[each] for each in facts if each in found]
         write_atomically(output, VARIANT_REPORTS["json"](records, provenance))
         markdown = VARIANT_REPORTS["markdown"](records, provenance)
         write_atomically(output.with_suffix(".md"), markdown)
@@ -109,15 +120,15 @@ def _measure(zoo: Zoo, plan: VariantPlan, fpr: float, seed: int, version: str) -
 
 
 def _measured(
-    zoo: Zoo, plan: VariantPlan, variant: Variant, facts: Mapping[str, Any], fpr: float, seed: int
+    zoo: Zoo, plan: VariantPlan, facts: Mapping[str, Any], fpr: float, seed: int
 ) -> dict[str, Any]:
     from litmus.detectors import fit
     from litmus.evaluation import leave_out
     from litmus.reports.variants import variant_record
 
-    fitting = partial(fit, detector=variant.detector, seed=seed, **facts["settings"])
+    fitting = partial(fit, detector=facts["detector"], seed=seed, **facts["settings"])
     start = time.process_time()
-    with bar(variant.name) as progress:
+    with bar(facts["variant"]) as progress:
         result = leave_out(
             zoo,
             fitting,

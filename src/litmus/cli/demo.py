@@ -12,6 +12,7 @@ import typer
 
 from litmus.artifacts import write_atomically
 from litmus.cli.detecting import member_progress
+from litmus.cli.options import Workers
 from litmus.cli.progress import bar
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")] = Path(
         "demo"
     ),
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
-    ] = None,
+    workers: Workers = None,
     scale: Annotated[float, typer.Option(help="How much of the recipe's zoo to train.")] = _SCALE,
 ) -> None:
     """Build a zoo on embedded digits, fit a detector, evaluate it, scan two models: minutes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import write_atomically
-from litmus.cli.options import choice, deliver, numbers, parse_settings
+from litmus.cli.options import ZooFolder, choice, deliver, numbers, parse_settings
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
 
@@ -104,7 +104,7 @@ def detectors() -> None:
 
 
 def fit(
-    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    zoo: ZooFolder,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
     detector: Annotated[
         str, typer.Option(help="ulp, noise, last_layer, max_margin, fused, ...: see `--set`.")

@@ -11,7 +11,16 @@ import typer
 
 from litmus.artifacts import machine_facts, sha256_of, write_atomically
 from litmus.cli.detecting import fit_progress
-from litmus.cli.options import given_command, label, parse_settings
+from litmus.cli.options import (
+    Data,
+    NominalRate,
+    Workers,
+    ZooFolder,
+    given_command,
+    label,
+    load_by_label,
+    parse_settings,
+)
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -26,7 +35,7 @@ _REFITTED = "refitted"
 
 
 def evade(
-    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    zoo: ZooFolder,
     detector: Annotated[
         str, typer.Option(help="The detector to evade: a .litmus file or bundled name.")
     ],
@@ -58,14 +67,10 @@ def evade(
             help="weight, aim (low or clean), epochs, batch_size, learning_rate; repeatable.",
         ),
     ] = None,
-    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
+    fpr: NominalRate = 0.05,
     seed: Annotated[int, typer.Option(help="Chooses models, draws their batches.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Local images in place of the hub.")
-    ] = None,
+    workers: Workers = None,
+    data: Data = None,
 ) -> None:
     """Fine-tune backdoored models so that a detector no longer sees them, and measure what is left.
 
@@ -74,16 +79,16 @@ def evade(
     """
     import os
 
-    from litmus.detectors import find_detector, load_detector
+    from litmus.detectors import find_detector
     from litmus.evaluation import check_detectors
     from litmus.evasion import EvasionSettings, check_apart, make_plan, read_tuned, study
     from litmus.reports.evasion import evasion_files, evasion_text
     from litmus.zoo import Zoo
 
     names = [detector, *(other or [])]
-    detectors = {label(name, names): load_detector(name) for name in names}
-    if len(detectors) < len(names) or _REFITTED in detectors:
-        raise UsageError("two detectors of one name", got=names, where="--other")
+    detectors = load_by_label(names)
+    if _REFITTED in detectors:
+        raise UsageError("the refitted detector has this name", got=_REFITTED, where="--other")
     chosen = EvasionSettings(**parse_settings(vars(EvasionSettings()), settings or []))
     plan = make_plan(
         Zoo.open(zoo),

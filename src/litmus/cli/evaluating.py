@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import choice, deliver, given_command, label, parse_settings
+from litmus.cli.options import (
+    NominalRate,
+    ZooFolder,
+    choice,
+    deliver,
+    given_command,
+    load_by_label,
+    parse_settings,
+)
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -17,7 +25,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")],
+    zoo: ZooFolder,
     detector: Annotated[
         list[str],
         typer.Option(
@@ -39,7 +47,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit; repeatable."),
     ] = None,
-    fpr: Annotated[float, typer.Option(help="The nominal false-positive rate.")] = 0.05,
+    fpr: NominalRate = 0.05,
     format_: Annotated[
         str, typer.Option("-f", "--format", help="text, json or markdown.")
     ] = "text",
@@ -99,14 +107,11 @@ def _unseen(
     breakdown: Path | None,
     format_: str,
 ) -> str:
-    from litmus.detectors import load_detector
     from litmus.evaluation import evaluate as run
     from litmus.reports.evaluation import EVALUATION_REPORTS, breakdown_svg
     from litmus.zoo import Zoo
 
-    loaded = {label(name, names): load_detector(name) for name in names}
-    if len(loaded) < len(names):
-        raise UsageError("a detector is named twice", got=names, where="--detector")
+    loaded = load_by_label(names)
     zoo = Zoo.open(folder)
     needs_images = any(d.needs_images for d in loaded.values())
     images = zoo.load_dataset(data=data).test if needs_images else None

@@ -7,14 +7,41 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from litmus.artifacts import write_atomically
 from litmus.errors import UsageError
 
-__all__ = ["choice", "deliver", "given_command", "label", "numbers", "parse_settings"]
+if TYPE_CHECKING:
+    from litmus.detectors import Detector
+
+__all__ = [
+    "Data",
+    "NominalRate",
+    "Workers",
+    "ZooFolder",
+    "choice",
+    "deliver",
+    "given_command",
+    "label",
+    "load_by_label",
+    "numbers",
+    "parse_settings",
+]
+
+ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")]
+NominalRate = Annotated[float, typer.Option(help="The nominal false-positive rate.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes, one thread each (default: one a core).")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="Local images in place of the hub ($LITMUS_DATA does too)."
+    ),
+]
 
 
 def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -37,6 +64,16 @@ def label(name: str, all_names: Sequence[str]) -> str:
     """Return what a detector is called: its file's stem, or the whole where two stems are equal."""
     stems = [Path(other).stem for other in all_names]
     return name if stems.count(Path(name).stem) > 1 else Path(name).stem
+
+
+def load_by_label(names: Sequence[str]) -> dict[str, Detector]:
+    """Return detectors by what they are called; raises UsageError where one is named twice."""
+    from litmus.detectors import load_detector
+
+    loaded = {label(name, names): load_detector(name) for name in names}
+    if len(loaded) < len(names):
+        raise UsageError("a detector is named twice", got=", ".join(names))
+    return loaded
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import write_atomically
+from litmus.cli.options import Data, Workers
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -59,12 +60,8 @@ def reproduce(
     cleanse_models: Annotated[
         str, typer.Option(help="Test models that neural_cleanse measures (others: 80).")
     ] = "mnist=80,cifar10=80,gtsrb=80",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Local images in place of the hub.")
-    ] = None,
+    workers: Workers = None,
+    data: Data = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how long it takes.")] = False,
 ) -> None:
     """Repeat an experiment of the paper and write it beside the paper's figures.

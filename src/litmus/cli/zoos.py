@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litmus.artifacts import write_atomically
+from litmus.cli.options import Data, Workers
 from litmus.cli.progress import bar
 
 if TYPE_CHECKING:
@@ -21,21 +22,13 @@ app = typer.Typer(
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A zoo's folder.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", metavar="DIR", help="Local images in place of the hub ($LITMUS_DATA does too)."
-    ),
-]
 
 
 @app.command()
 def build(
     recipe: Recipe,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each (default: one a core).")
-    ] = None,
+    workers: Workers = None,
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litmus.artifacts import sha256_of
+from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError, ZooError
 from litmus.schema import to_table
 from litmus.seeds import derive_seed
@@ -33,17 +34,11 @@ class EvasionSettings:
     learning_rate: float = 0.001
 
     def __post_init__(self) -> None:
-        for name, low in {"epochs": 1, "batch_size": 2}.items():
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
-                )
+        check_at_least(self, epochs=1, batch_size=2)
+        check_choices(self, aim=("low", "clean"))
         for name in ("weight", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is impossible", expected="> 0", got=getattr(self, name))
-
-        if self.aim not in ("low", "clean"):
-            raise UsageError("aim is impossible", expected="low or clean", got=self.aim)
 
     def training(self) -> dict[str, Any]:
         """Return the table of the training."""

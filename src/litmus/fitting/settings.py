@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
 from litmus.features import FEATURES, HEADS, POOLINGS, Features, HeadName, Pooling
 from litmus.fitting.canvas import CANVASES, CanvasName
@@ -50,31 +50,14 @@ class PatternSettings:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, low in {"num_patterns": 1, "epochs": 1, "batch_models": 1}.items():
-            if getattr(self, name) < low:
-                raise UsageError(
-                    f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
-                )
-        choices: dict[str, Collection[str]] = {
-            "pooling": POOLINGS,
-            "features": FEATURES,
-            "start": STARTS,
-            "canvas": CANVASES,
-            "head": HEADS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"unknown {name}", expected=" or ".join(allowed), got=getattr(self, name)
-                )
+        check_at_least(self, num_patterns=1, epochs=1, batch_models=1, balance_weight=0)
+        check_choices(
+            self, pooling=POOLINGS, features=FEATURES, start=STARTS, canvas=CANVASES, head=HEADS
+        )
         for name in ("start_amplitude", "twin_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(
                     f"{name} is impossible", expected="0 to 1", got=getattr(self, name)
                 )
-        if not self.balance_weight >= 0:
-            raise UsageError(
-                "balance_weight is impossible", expected=">= 0", got=self.balance_weight
-            )
         if not 0 <= self.dropout < 1:
             raise UsageError("dropout is impossible", expected="0 <= p < 1", got=self.dropout)

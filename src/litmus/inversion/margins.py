@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from litmus.checks import check_at_least
 from litmus.errors import UsageError
 from litmus.models import InputSpec
 from litmus.seeds import torch_generator
@@ -33,9 +34,7 @@ class MarginSettings:
     learning_rate: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("steps", "starts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is impossible", expected=">= 1", got=getattr(self, name))
+        check_at_least(self, steps=1, starts=1)
         if not self.learning_rate > 0:
             raise UsageError("learning_rate is impossible", expected="> 0", got=self.learning_rate)
 

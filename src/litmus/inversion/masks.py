@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from litmus.checks import check_at_least
 from litmus.errors import UsageError
 from litmus.inversion.subject import ClassImages
 from litmus.seeds import torch_generator
@@ -45,9 +46,7 @@ class MaskSettings:
     patience: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("images_per_class", "batch_images", "steps", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is impossible", expected=">= 1", got=getattr(self, name))
+        check_at_least(self, images_per_class=1, batch_images=1, steps=1, patience=1)
         if not 0 < self.success_threshold <= 1:
             raise UsageError(
                 "success_threshold is impossible",

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from litmus.attacks.places import PLACES
+from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
 from litmus.inversion.subject import ClassImages
 from litmus.seeds import torch_generator
@@ -46,13 +47,10 @@ class PatchSettings:
     first_rung: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("size", "images_per_class", "batch_images", "steps", "first_rung"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is impossible", expected=">= 1", got=getattr(self, name))
+        check_at_least(self, size=1, images_per_class=1, batch_images=1, steps=1, first_rung=1)
         if not 0 < self.keep <= 1:
             raise UsageError("keep is impossible", expected="0 < keep <= 1", got=self.keep)
-        if self.place not in PLACES:
-            raise UsageError("unknown place", expected=" or ".join(PLACES), got=self.place)
+        check_choices(self, place=PLACES)
 
     def rungs(self) -> list[int]:
         """Return the steps after which pairs are dropped, the last one excepted."""

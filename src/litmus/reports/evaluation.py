@@ -23,6 +23,7 @@ __all__ = [
     "LEAVE_OUT_REPORTS",
     "breakdown_svg",
     "detection_table",
+    "judged_model",
     "leave_out_content",
     "markdown_table",
 ]
@@ -57,7 +58,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
             for c in evaluation.comparisons
         ],
         "models": [
-            {"detector": label, **_model(m)}
+            {"detector": label, **judged_model(m)}
             for label, models in evaluation.models.items()
             for m in models
         ],
@@ -65,7 +66,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _model(model: ModelJudgement) -> dict[str, Any]:
+def judged_model(model: ModelJudgement) -> dict[str, Any]:
+    """Return what a detector said of one model, as results have it."""
     return {
         "id": model.entry.id,
         "treatment": model.entry.spec.treatment,
@@ -104,7 +106,9 @@ def leave_out_content(result: LeaveOut, provenance: Mapping[str, Any]) -> dict[s
         "breakdown": [row.to_json() for row in result.breakdown],
         "summary": {**summary, "mean_auc_interval": vars(result.mean_auc_interval)},
         "models": [
-            {"group": group, **_model(m)} for group, models in result.models.items() for m in models
+            {"group": group, **judged_model(m)}
+            for group, models in result.models.items()
+            for m in models
         ],
     }
 

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from textwrap import fill
 from typing import Any
 
-from litmus.evaluation import DetectionRow, ModelJudgement
+from litmus.evaluation import DetectionRow
 from litmus.evasion import Evasion, Measured, Tuned
 from litmus.reports.console import render_table
-from litmus.reports.evaluation import markdown_table
+from litmus.reports.evaluation import judged_model, markdown_table
 
 __all__ = ["evasion_files", "evasion_text"]
 
@@ -68,7 +68,7 @@ def _json(result: Evasion, provenance: Mapping[str, Any]) -> str:
         "rows": [row.to_json() for row in result.rows],
         "tuned": [_tuned(tuned) for tuned in result.tuned],
         "models": [
-            {"detector": label, "group": group, **_judged(model)}
+            {"detector": label, "group": group, **judged_model(model)}
             for label, groups in result.models.items()
             for group, models in groups.items()
             for model in models
@@ -91,16 +91,6 @@ def _tuned(tuned: Tuned) -> dict[str, Any]:
         "attack_success_before": tuned.before.attack_success,
         "attack_success": tuned.attack_success,
         "rejection": tuned.rejection,
-    }
-
-
-def _judged(model: ModelJudgement) -> dict[str, Any]:
-    return {
-        "id": model.entry.id,
-        "treatment": model.entry.spec.treatment,
-        "score": model.judgement.score,
-        "p_value": model.judgement.p_value,
-        "verdict": model.judgement.verdict,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litmus.evaluation.learning_curve import learning_curve, learning_shares
 from litmus.evaluation.leave_out import GROUPINGS, LeaveOut, leave_out
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, detection_row
 from litmus.evaluation.unseen import Comparison, Evaluation, evaluate
@@ -15,5 +16,7 @@ __all__ = [
     "ModelJudgement",
     "detection_row",
     "evaluate",
+    "learning_curve",
+    "learning_shares",
     "leave_out",
 ]

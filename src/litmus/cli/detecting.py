@@ -116,6 +116,7 @@ def detectors(
 ) -> None:
     """List the detectors that come with Litmus, or describe some, with how well they do."""
     from litmus.detectors import BUNDLED, DETECTORS, bundled_detectors, find_detector, load_detector
+    from litmus.detectors.candidates import name_of
     from litmus.reports.detectors import DETECTOR_REPORTS, KIND_REPORTS, Described
 
     choice("--format", format_, tuple(DETECTOR_REPORTS))
@@ -127,7 +128,7 @@ def detectors(
     files = [find_detector(name) for name in names or bundled_detectors()]
     described = [
         Described(
-            name=file.stem if file.parent == BUNDLED else file.name,
+            name=name_of(file),
             detector=load_detector(file),
             sha256=sha256_of(file),
             num_bytes=file.stat().st_size,

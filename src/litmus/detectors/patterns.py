@@ -103,8 +103,7 @@ class PatternDetector(Detector):
             background=_background(zoo, chosen),
             on_progress=on_progress,
         )
-        recorded = {"members": members, "folds": folds, **asdict(chosen)}
-        return cls._calibrated(zoo, entries, fitted, recorded, seed)
+        return cls._calibrated(zoo, entries, fitted, asdict(chosen), folds, seed)
 
     def relearn(
         self,
@@ -116,22 +115,21 @@ class PatternDetector(Detector):
         """Fit patterns and heads on shares of the models; see `Detector.relearn`."""
         from litmus.fitting import PatternSettings, Population, fit_members
 
-        entries, recorded = zoo.split("train"), dict(self.scope["settings"])
-        folds = {name: recorded.pop(name) for name in ("members", "folds")}
-        settings = PatternSettings(**recorded)
+        entries, settings = zoo.split("train"), PatternSettings(**self.scope["settings"])
         population, background = Population.load(entries), _background(zoo, settings)
         for share in shares:
             fitted = fit_members(
                 entries,
                 settings,
+                members=len(self.members),
+                folds=self.scope["folds"],
                 seed=self.scope["seed"],
                 share=share,
                 population=population,
                 background=background,
                 on_progress=on_progress,
-                **folds,
             )
-            yield _unseen(entries, fitted, _members(fitted), recorded)
+            yield _unseen(entries, fitted, _members(fitted), asdict(settings))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -149,6 +147,7 @@ class PatternDetector(Detector):
         entries: Sequence[ZooEntry],
         fitted: Sequence[FittedMember],
         settings: Mapping[str, Any],
+        folds: str,
         seed: int,
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
@@ -165,6 +164,7 @@ class PatternDetector(Detector):
             calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
+                "folds": folds,
                 "num_training": [f.num_training for f in fitted],
                 "validation_auc": [f.learned.validation_auc for f in fitted],
                 "best_epoch": [f.learned.best_epoch for f in fitted],

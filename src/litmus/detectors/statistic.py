@@ -107,10 +107,8 @@ class StatisticDetector(Detector):
         rows = unfitted._read_all(entries, on_progress)
         backdoored = np.array([entry.backdoored for entry in entries])
         fitted = fit_heads(rows, backdoored, assigned, members=members, weight_decay=weight_decay)
-        given = {"members": members, "folds": folds, "weight_decay": weight_decay}
-        return unfitted._calibrated(
-            zoo, entries, rows, fitted, {**given, **unfitted.settings}, seed
-        )
+        chosen = {"weight_decay": weight_decay, **unfitted.settings}
+        return unfitted._calibrated(zoo, entries, rows, fitted, chosen, folds, seed)
 
     def relearn(
         self,
@@ -122,8 +120,8 @@ class StatisticDetector(Detector):
         """Read all models once, and fit heads on shares of them; see `Detector.relearn`."""
         from litmus.fitting import assign_folds, fit_heads, seen_models
 
-        entries, given, seed = zoo.split("train"), self.scope["settings"], self.scope["seed"]
-        assigned, validates = assign_folds(entries, seed, by=given["folds"])
+        entries, seed, members = zoo.split("train"), self.scope["seed"], len(self.heads)
+        assigned, validates = assign_folds(entries, seed, by=self.scope["folds"])
         rows = self._read_all(entries, on_progress)
         backdoored = np.array([entry.backdoored for entry in entries])
         for share in shares:
@@ -131,11 +129,11 @@ class StatisticDetector(Detector):
                 rows,
                 backdoored,
                 assigned,
-                members=given["members"],
-                weight_decay=given["weight_decay"],
+                members=members,
+                weight_decay=self.scope["settings"]["weight_decay"],
                 seen=[
                     seen_models(entries, assigned != member, validates, seed, share)
-                    for member in range(given["members"])
+                    for member in range(members)
                 ],
             )
             yield _unseen(entries, rows, fitted, _heads(fitted))
@@ -166,6 +164,7 @@ class StatisticDetector(Detector):
         rows: NDArray[np.float64],
         fitted: Sequence[FittedHead],
         settings: Mapping[str, Any],
+        folds: str,
         seed: int,
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
@@ -178,6 +177,7 @@ class StatisticDetector(Detector):
             calibration=unseen.calibration(),
             scope={
                 **describe_scope(zoo, entries, settings, seed),
+                "folds": folds,
                 "num_training": [f.num_training for f in fitted],
             },
             held_out=held_out_auc(unseen.scores, unseen.entries, seed),

@@ -196,6 +196,7 @@ def _details(each: Described) -> dict[str, str]:
             )
             for kind, own in kinds.items()
         },
+        "folds": f"of {scope['folds']}s" if "folds" in scope else "",
         "seed": str(scope.get("seed", "")),
         "made with": ", ".join(
             f"{label} {scope[key]}" for key, label in _VERSIONS.items() if key in scope

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bundle clean
 
 demo: $(VENV)/installed
 	$(BIN)/litmus demo --output $(DEMO)
@@ -13,8 +13,8 @@ test: lint
 	$(BIN)/pytest
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
 # ZOO=DIR names a zoo of 280 models or more for the benchmark of fitting.
@@ -22,6 +22,12 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
 	$(BIN)/python -m benchmarks.zoo_bench -o results/benchmarks/zoo.json
 	test -z "$(ZOO)" || $(BIN)/python -m benchmarks.fit_bench $(ZOO) -o results/benchmarks/fit.json
+
+# NAME=mnist makes src/litmus/bundled/mnist.litmus from recipes/bundled/mnist.toml; hours.
+# ZOOS=DIR has or gets the zoo, WORKERS=N processes build it.
+bundle: $(VENV)/installed
+	$(BIN)/python -m tools.bundle $(NAME) $(if $(ZOOS),--zoos $(ZOOS)) \
+		$(if $(WORKERS),--workers $(WORKERS))
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info

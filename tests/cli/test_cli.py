@@ -280,12 +280,6 @@ def test_init_writes_a_recipe_that_builds(run: Run, tmp_path: Path) -> None:
     assert "4 accepted" in built.out
 
 
-def test_detectors_lists_the_bundled_ones(run: Run) -> None:
-    outcome = run("detectors")
-    assert outcome.code == 0
-    assert re.search(r"digits\s+ulp", outcome.out)
-
-
 def test_the_bundled_detector_tells_a_new_backdoored_model(run: Run, small_zoo: Zoo) -> None:
     # Another architecture's width and another recipe than the detector was fitted on.
     backdoored = [entry.path for entry in small_zoo.entries if entry.backdoored]

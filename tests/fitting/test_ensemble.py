@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from litmus.errors import UsageError, ZooError
-from litmus.fitting import FOLDS, assign_folds, stack
+from litmus.fitting import FOLDS, assign_folds, seen_models, stack
 from litmus.zoo import Zoo, ZooEntry
 
 
@@ -56,3 +57,23 @@ def test_stacking_weighs_what_tells_and_not_what_does_not() -> None:
     assert weights[0] > 10 * abs(weights[1] * 50)  # chance leaves a little
     right = (scores @ weights + bias > 0) == backdoored
     assert right.mean() > 0.9
+
+
+@pytest.mark.parametrize("by", ["twin", "architecture"])
+def test_what_a_smaller_share_holds_a_larger_one_does_too(
+    families: list[ZooEntry], by: str
+) -> None:
+    assigned, validates = assign_folds(families, 0, by=by)
+    backdoored = np.array([entry.backdoored for entry in families])
+    permitted = assigned != 2
+    shares = (0.01, 0.25, 0.5, 0.75, 1.0)
+    masks = [seen_models(families, permitted, validates, 0, share) for share in shares]
+    for smaller, larger in pairwise(masks):
+        assert not (smaller & ~larger).any()
+    np.testing.assert_array_equal(masks[-1], permitted)
+    sizes = [int(mask.sum()) for mask in masks]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] < sizes[4]
+    for mask in masks:
+        for part in (mask & validates, mask & ~validates):
+            assert set(backdoored[part].tolist()) == {True, False}

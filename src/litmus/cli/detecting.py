@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from litmus.artifacts import write_atomically
+from litmus.artifacts import sha256_of, write_atomically
 from litmus.cli.options import ZooFolder, choice, deliver, numbers, parse_settings
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
 
 if TYPE_CHECKING:
+    from litmus.detectors import Detector
     from litmus.fitting import MemberReport
+    from litmus.zoo import Zoo
 
 __all__ = ["detectors", "fit", "fit_progress", "member_progress", "scan"]
 
@@ -92,15 +96,47 @@ def scan(
     raise typer.Exit(exit_code(results, strict=strict, fail_on=fail_on))
 
 
-def detectors() -> None:
-    """List the detectors that come with Litmus, with what they are for and how well they do."""
-    from litmus.detectors import bundled_detectors, load_detector
-    from litmus.reports.detectors import detectors_table
+def detectors(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE]...",
+            help="Describe these in full: bundled ones, or .litmus files (default: list all "
+            "bundled ones).",
+        ),
+    ] = None,
+    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
+    ] = None,
+    kinds: Annotated[
+        bool,
+        typer.Option("--kinds", help="List what `litmus fit --detector` takes, with settings."),
+    ] = False,
+) -> None:
+    """List the detectors that come with Litmus, or describe some, with how well they do."""
+    from litmus.detectors import BUNDLED, DETECTORS, bundled_detectors, find_detector, load_detector
+    from litmus.detectors.candidates import name_of
+    from litmus.reports.detectors import DETECTOR_REPORTS, KIND_REPORTS, Described
 
-    typer.echo(
-        detectors_table({name: load_detector(path) for name, path in bundled_detectors().items()}),
-        nl=False,
-    )
+    choice("--format", format_, tuple(DETECTOR_REPORTS))
+    if kinds and names:
+        raise UsageError("--kinds takes no names", got=", ".join(names or []))
+    if kinds:
+        deliver(KIND_REPORTS[format_](DETECTORS), output)
+        return
+    files = [find_detector(name) for name in names or bundled_detectors()]
+    described = [
+        Described(
+            name=name_of(file),
+            detector=load_detector(file),
+            sha256=sha256_of(file),
+            num_bytes=file.stat().st_size,
+            bundled=file.parent == BUNDLED,
+        )
+        for file in files
+    ]
+    deliver(DETECTOR_REPORTS[format_](described, full=bool(names)), output)
 
 
 def fit(
@@ -124,6 +160,14 @@ def fit(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
+    curve: Annotated[
+        bool | None,
+        typer.Option(
+            "--learning-curve/--no-learning-curve",
+            help="Fit again on parts of the zoo, and say whether more models would help: takes "
+            "less time than the fit itself (default: yes, where something is learned).",
+        ),
+    ] = None,
 ) -> None:
     """Fit a detector on a zoo's training split and calibrate it.
 
@@ -132,7 +176,9 @@ def fit(
     from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
     from litmus.detectors.patterns import PatternDetector
+    from litmus.evaluation import learning_shares
     from litmus.reports.detectors import fitted_text
+    from litmus.zoo import Zoo
 
     choice("--detector", detector, tuple(DETECTORS))
     defaults = DETECTORS[detector].defaults()
@@ -143,9 +189,21 @@ def fit(
     if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
+    opened = Zoo.open(zoo)
+    shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
+    if curve and not shares:
+        raise UsageError(
+            "there is no --learning-curve",
+            expected="a detector that learns, and a zoo of 48 training models or more",
+            got=f"{detector}, {len(opened.split('train'))} models",
+        )
+    started = time.monotonic()
     with bar("fitting") as progress:
-        fitted = run(zoo, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
+        fitted = run(opened, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
     write_atomically(output, fitted.to_bytes())
+    if shares and curve is not False:
+        fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)
+        write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.figures import patterns_by_member
 
@@ -154,9 +212,28 @@ def fit(
     typer.echo(fitted_text(fitted, output), nl=False)
 
 
-def fit_progress(progress: Bar) -> Callable[..., None]:
-    """Show what a fit reports: members' epochs, or how many models of how many are done."""
-    by_epoch = member_progress(progress)
+def _with_curve(
+    zoo: Zoo, fitted: Detector, shares: Sequence[float], fit_seconds: float, seed: int
+) -> Detector:
+    """Return the detector with its learning curve, having said what that will cost."""
+    from litmus.evaluation import learning_curve
+
+    sizes = [round(share * fitted.scope["num_models"]) for share in shares]
+    typer.echo(
+        f"learning curve: fits again on {', '.join(map(str, sizes))} of "
+        f"{fitted.scope['num_models']} models, which takes no longer than the fit, "
+        f"{fit_seconds:.0f} s (--no-learning-curve goes without)",
+        err=True,
+    )
+    with bar("learning curve") as progress:
+        reports = fit_progress(progress, fits=len(shares))
+        curve = learning_curve(zoo, fitted, shares, seed=seed, on_progress=reports)
+    return replace(fitted, held_out={**fitted.held_out, "learning_curve": curve.to_json()})
+
+
+def fit_progress(progress: Bar, *, fits: int = 1) -> Callable[..., None]:
+    """Show what fits report: members' epochs, or how many models of how many are done."""
+    by_epoch = member_progress(progress, fits=fits)
 
     def report(*seen: Any) -> None:
         if len(seen) == 1:
@@ -167,7 +244,7 @@ def fit_progress(progress: Bar) -> Callable[..., None]:
     return report
 
 
-def member_progress(progress: Bar) -> Callable[[MemberReport], None]:
+def member_progress(progress: Bar, *, fits: int = 1) -> Callable[[MemberReport], None]:
     """Show the epochs of all members as one bar, with the last loss and validation AUC."""
     done = 0
 
@@ -175,6 +252,6 @@ def member_progress(progress: Bar) -> Callable[[MemberReport], None]:
         nonlocal done
         done += 1  # members report from several threads; a lost count only shortens the bar
         note = f"loss {r.epoch.loss:.3f}, validation AUC {r.epoch.validation_auc:.3f}"
-        progress(done, r.members * r.epoch.epochs, note)
+        progress(done, fits * r.members * r.epoch.epochs, note)
 
     return report

@@ -5,6 +5,8 @@ A new detector is one file with a subclass of `Detector` and one line in `DETECT
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -92,7 +94,7 @@ def load_detector(name_or_file: str | Path) -> Detector:
 
 
 def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
-    """Fit a detector by name on a zoo (or its folder).
+    """Fit a detector by name on a zoo (or its folder), and record in its scope how.
 
     `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
     `StatisticDetector.fit`.
@@ -104,4 +106,15 @@ def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detect
             "unknown detector", expected=f"one of {', '.join(DETECTORS)}", got=detector
         )
     opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
-    return DETECTORS[detector].fit(opened, **settings)
+    fitted = DETECTORS[detector].fit(opened, **settings)
+    given = {name: value for name, value in settings.items() if name != "seed" and _plain(value)}
+    return replace(fitted, scope={**fitted.scope, "fit": {"detector": detector, "given": given}})
+
+
+def _plain(value: Any) -> bool:
+    """Whether a header can hold it: images and callbacks are not settings."""
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    if isinstance(value, Mapping):
+        return all(map(_plain, value.values()))
+    return isinstance(value, bool | int | float | str)

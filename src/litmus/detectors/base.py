@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
@@ -161,6 +161,21 @@ class Detector(ABC):
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the detector's own arrays for its file."""
+
+    def relearn(
+        self,
+        zoo: Zoo,
+        shares: Sequence[float],
+        *,
+        on_progress: Callable[..., None] = lambda *report: None,
+    ) -> Iterator[Unseen]:
+        """Yield what the members say of the models held out from them, had they seen fewer others.
+
+        One for each of `shares` (above 0, at most 1) of the training models that they saw; the
+        settings, folds and seed are those of the detector, which was fitted on this zoo. What is
+        held out is the same for all shares. Raises UsageError where nothing is learned.
+        """
+        raise UsageError("the detector learns nothing from a zoo", got=self.name)
 
     def check_shape(self, model: Model) -> None:
         """Raise ModelError where a model is of another shape than the detector."""

@@ -11,13 +11,18 @@ from litmus.artifacts import sha256_of
 from litmus.detectors import BUNDLED, Detector, bundled_detectors, find_detector, load_detector
 from litmus.models import InputSpec
 
-__all__ = ["NEVER_PICKED", "Candidates"]
+__all__ = ["NEVER_PICKED", "Candidates", "name_of"]
 
 NEVER_PICKED: Final[Mapping[str, str]] = {
     "digits": "it has mnist's shape, but was fitted for the demo: on one network and one recipe, "
     "on 8x8 digits that were enlarged",
 }
 """Bundled detectors that are used only where they are named, and why."""
+
+
+def name_of(path: Path) -> str:
+    """Return what reports call a detector: a bundled one by its data set, another by its file."""
+    return path.stem if path.parent == BUNDLED else path.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,7 @@ class Candidates:
     def of(cls, name_or_file: str | Path) -> Self:
         """Return the one detector that a user named; raises DetectorError, see `load_detector`."""
         path = find_detector(name_or_file)
-        name = path.stem if path.parent == BUNDLED else path.name
-        return cls._load({name: path}, named=True, unpicked={})
+        return cls._load({name_of(path): path}, named=True, unpicked={})
 
     @classmethod
     def bundled(cls, folder: Path = BUNDLED) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -22,6 +22,8 @@ __all__ = ["Combination", "FusedDetector"]
 
 _PARTS: Final = ("ulp", "last_layer")
 """What a file can be asked without PyTorch."""
+_SHARED: Final = ("recipe", "triggers")
+"""Long, and the same for all parts: a header has it once."""
 _WITHIN: Final = 1.0
 """A part's scope distance is counted in its own limits."""
 
@@ -124,7 +126,10 @@ class FusedDetector(Detector):
             calibration=combination.calibration,
             scope={
                 **next(iter(fitted.values())).scope,
-                "parts": {part: dict(detector.scope) for part, detector in fitted.items()},
+                "parts": {
+                    part: {k: v for k, v in detector.scope.items() if k not in _SHARED}
+                    for part, detector in fitted.items()
+                },
             },
             held_out={
                 **held_out_auc(scores, first.entries, seed),
@@ -135,6 +140,20 @@ class FusedDetector(Detector):
             },
             unseen=heard,
         )
+
+    def relearn(
+        self,
+        zoo: Zoo,
+        shares: Sequence[float],
+        *,
+        on_progress: Callable[..., None] = lambda *report: None,
+    ) -> Iterator[Unseen]:
+        """Fit and stack all parts on shares of the models; see `Detector.relearn`."""
+        parts = list(self.parts.values())
+        again = [part.relearn(zoo, shares, on_progress=on_progress) for part in parts]
+        for heard in zip(*again, strict=True):
+            _, scores = _combined(heard, parts)
+            yield replace(heard[0], scores=scores)
 
     def measure(self, model: Model) -> Measurement:
         """Ask every part that the model permits; raises UnsupportedModelError where none can."""

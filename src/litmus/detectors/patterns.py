@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -25,6 +25,7 @@ from litmus.features import (
 from litmus.models import Images, LogProbs, Model, log_probabilities
 
 if TYPE_CHECKING:
+    from litmus.fitting import PatternSettings
     from litmus.fitting.ensemble import FittedMember, MemberReport
     from litmus.zoo import Zoo, ZooEntry
 
@@ -92,9 +93,6 @@ class PatternDetector(Detector):
 
         entries = zoo.split("train")
         chosen = PatternSettings(learn_patterns=cls.learns_patterns, **settings)
-        background = None
-        if chosen.start == "background":
-            background = zoo.load_dataset().background
         fitted = fit_members(
             entries,
             chosen,
@@ -102,10 +100,36 @@ class PatternDetector(Detector):
             folds=folds,
             seed=seed,
             initial=initial,
-            background=background,
+            background=_background(zoo, chosen),
             on_progress=on_progress,
         )
         return cls._calibrated(zoo, entries, fitted, asdict(chosen), folds, seed)
+
+    def relearn(
+        self,
+        zoo: Zoo,
+        shares: Sequence[float],
+        *,
+        on_progress: Callable[[MemberReport], None] = lambda report: None,
+    ) -> Iterator[Unseen]:
+        """Fit patterns and heads on shares of the models; see `Detector.relearn`."""
+        from litmus.fitting import PatternSettings, Population, fit_members
+
+        entries, settings = zoo.split("train"), PatternSettings(**self.scope["settings"])
+        population, background = Population.load(entries), _background(zoo, settings)
+        for share in shares:
+            fitted = fit_members(
+                entries,
+                settings,
+                members=len(self.members),
+                folds=self.scope["folds"],
+                seed=self.scope["seed"],
+                share=share,
+                population=population,
+                background=background,
+                on_progress=on_progress,
+            )
+            yield _unseen(entries, fitted, _members(fitted), asdict(settings))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -128,18 +152,8 @@ class PatternDetector(Detector):
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
 
-        members = [
-            Member(patterns=f.learned.patterns, parameters=f.learned.parameters) for f in fitted
-        ]
-        unseen = Unseen.of(
-            entries,
-            [f.held_out for f in fitted],
-            [
-                member.measure(answers, settings["head"], settings["pooling"])
-                for member, f in zip(members, fitted, strict=True)
-                for answers in f.answers
-            ],
-        )
+        members = _members(fitted)
+        unseen = _unseen(entries, fitted, members, settings)
         return cls(
             input_spec=zoo.input_spec,
             members=members,
@@ -233,6 +247,32 @@ class PatternDetector(Detector):
         if model.outputs != "logits":
             raise ModelError("this detector reads raw logits", got=model.outputs)
         return np.asarray(outputs, dtype=np.float64)
+
+
+def _background(zoo: Zoo, settings: PatternSettings) -> NDArray[np.float32] | None:
+    return zoo.load_dataset().background if settings.start == "background" else None
+
+
+def _members(fitted: Sequence[FittedMember]) -> list[Member]:
+    return [Member(patterns=f.learned.patterns, parameters=f.learned.parameters) for f in fitted]
+
+
+def _unseen(
+    entries: Sequence[ZooEntry],
+    fitted: Sequence[FittedMember],
+    members: Sequence[Member],
+    settings: Mapping[str, Any],
+) -> Unseen:
+    """Let each member read the answers of the models that it has not seen."""
+    return Unseen.of(
+        entries,
+        [f.held_out for f in fitted],
+        [
+            member.measure(answers, settings["head"], settings["pooling"])
+            for member, f in zip(members, fitted, strict=True)
+            for answers in f.answers
+        ],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

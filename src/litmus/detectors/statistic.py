@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -110,6 +110,34 @@ class StatisticDetector(Detector):
         chosen = {"weight_decay": weight_decay, **unfitted.settings}
         return unfitted._calibrated(zoo, entries, rows, fitted, chosen, folds, seed)
 
+    def relearn(
+        self,
+        zoo: Zoo,
+        shares: Sequence[float],
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[Unseen]:
+        """Read all models once, and fit heads on shares of them; see `Detector.relearn`."""
+        from litmus.fitting import assign_folds, fit_heads, seen_models
+
+        entries, seed, members = zoo.split("train"), self.scope["seed"], len(self.heads)
+        assigned, validates = assign_folds(entries, seed, by=self.scope["folds"])
+        rows = self._read_all(entries, on_progress)
+        backdoored = np.array([entry.backdoored for entry in entries])
+        for share in shares:
+            fitted = fit_heads(
+                rows,
+                backdoored,
+                assigned,
+                members=members,
+                weight_decay=self.scope["settings"]["weight_decay"],
+                seen=[
+                    seen_models(entries, assigned != member, validates, seed, share)
+                    for member in range(members)
+                ],
+            )
+            yield _unseen(entries, rows, fitted, _heads(fitted))
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Return the number of members, the head's weight decay, the statistics' settings."""
@@ -141,18 +169,8 @@ class StatisticDetector(Detector):
     ) -> Self:
         from litmus.fitting import describe_scope, held_out_auc
 
-        heads = [
-            Head(**{name: getattr(f, name) for name in Head.__dataclass_fields__}) for f in fitted
-        ]
-        unseen = Unseen.of(
-            entries,
-            [f.held_out for f in fitted],
-            [
-                head.measure(rows[i])
-                for head, f in zip(heads, fitted, strict=True)
-                for i in f.held_out
-            ],
-        )
+        heads = _heads(fitted)
+        unseen = _unseen(entries, rows, fitted, heads)
         return replace(
             self,
             heads=heads,
@@ -225,3 +243,22 @@ class StatisticDetector(Detector):
             Head(**{name: array[i] for name, array in stacked.items()}) for i in range(members)
         ]
         return cls(heads=heads, settings=settings, **common)
+
+
+def _heads(fitted: Sequence[FittedHead]) -> list[Head]:
+    names = Head.__dataclass_fields__
+    return [Head(**{name: getattr(f, name) for name in names}) for f in fitted]
+
+
+def _unseen(
+    entries: Sequence[ZooEntry],
+    rows: NDArray[np.float64],
+    fitted: Sequence[FittedHead],
+    heads: Sequence[Head],
+) -> Unseen:
+    """Let each member judge the models that it has not seen."""
+    held_out = [f.held_out for f in fitted]
+    measured = [
+        head.measure(rows[i]) for head, own in zip(heads, held_out, strict=True) for i in own
+    ]
+    return Unseen.of(entries, held_out, measured)

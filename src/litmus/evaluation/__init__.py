@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litmus.evaluation.breakdown import ALL, PROPERTIES, BreakdownRow, breakdown
+from litmus.evaluation.learning_curve import learning_curve, learning_shares
 from litmus.evaluation.leave_out import GROUPINGS, LeaveOut, leave_out
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, detection_row
 from litmus.evaluation.unseen import Comparison, Evaluation, check_detectors, evaluate
@@ -24,6 +25,8 @@ __all__ = [
     "check_detectors",
     "detection_row",
     "evaluate",
+    "learning_curve",
+    "learning_shares",
     "leave_out",
     "load_plan",
     "mean_auc_difference",

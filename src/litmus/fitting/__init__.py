@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from litmus.fitting.ensemble import FOLDS, MemberReport, assign_folds, check_members, fit_members
+from litmus.fitting.ensemble import (
+    FOLDS,
+    MemberReport,
+    assign_folds,
+    check_members,
+    fit_members,
+    seen_models,
+)
 from litmus.fitting.heads import FittedHead, fit_heads, stack
+from litmus.fitting.population import Population
 from litmus.fitting.scope import describe_scope, held_out_auc
 from litmus.fitting.settings import PatternSettings
 
@@ -12,11 +20,13 @@ __all__ = [
     "FittedHead",
     "MemberReport",
     "PatternSettings",
+    "Population",
     "assign_folds",
     "check_members",
     "describe_scope",
     "fit_heads",
     "fit_members",
     "held_out_auc",
+    "seen_models",
     "stack",
 ]

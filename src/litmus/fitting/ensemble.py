@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import Counter
@@ -29,6 +30,7 @@ __all__ = [
     "assign_folds",
     "check_members",
     "fit_members",
+    "seen_models",
 ]
 
 FOLDS: Final = 5
@@ -65,6 +67,8 @@ def fit_members(
     members: int = FOLDS,
     folds: str = "twin",
     seed: int = 0,
+    share: float = 1.0,
+    population: Population | None = None,
     initial: NDArray[np.float32] | None = None,
     background: NDArray[np.float32] | None = None,
     on_progress: Callable[[MemberReport], None] = lambda report: None,
@@ -74,13 +78,15 @@ def fit_members(
     Folds are of twins, so that a backdoored model and its control are always on the same side, or
     of families of architectures (see `assign_folds`).
     Each member trains on seven eighths of the four folds it sees and chooses its epoch by the
-    rest. All members' patterns begin as `initial` (m, c, h, w), or each as its own noise, on the
-    `background` (c,) where the settings say so. Members run side by side, one thread each: the
-    result does not depend on the number of cores. Raises ZooError where there are too few models.
+    rest; of both it sees only the first `share` of the twins (see `seen_models`). `population` are
+    the entries' models where they have been read already. All members' patterns begin as `initial`
+    (m, c, h, w), or each as its own noise, on the `background` (c,) where the settings say so.
+    Members run side by side, one thread each: the result does not depend on the number of cores.
+    Raises ZooError where there are too few models.
     """
     check_members(members)
     assigned, validates = assign_folds(entries, seed, by=folds)
-    population = Population.load(entries)
+    models = Population.load(entries) if population is None else population
     stop = threading.Event()
 
     def fit(member: int) -> FittedMember:
@@ -89,11 +95,11 @@ def fit_members(
                 raise InterruptedError
             on_progress(MemberReport(member=member, members=members, epoch=epoch))
 
-        seen = assigned != member
-        training = population.subset(np.flatnonzero(seen & ~validates))
+        seen = seen_models(entries, assigned != member, validates, seed, share)
+        training = models.subset(np.flatnonzero(seen & ~validates))
         learned = learn(
             training,
-            population.subset(np.flatnonzero(seen & validates)),
+            models.subset(np.flatnonzero(seen & validates)),
             entries[0].spec.input_spec,
             settings,
             seed=derive_seed(seed, "member", member),
@@ -101,11 +107,11 @@ def fit_members(
             background=background,
             on_epoch=report,
         )
-        held_out = np.flatnonzero(~seen)
+        held_out = np.flatnonzero(assigned == member)
         return FittedMember(
             learned=learned,
             held_out=held_out,
-            answers=_answers(population, held_out, learned, settings),
+            answers=_answers(models, held_out, learned, settings),
             num_training=len(training),
         )
 
@@ -156,6 +162,40 @@ def assign_folds(
     if by == "architecture":
         return _family_folds(entries, seed), validates
     raise UsageError("folds of what?", expected="twin or architecture", got=by)
+
+
+def seen_models(
+    entries: Sequence[ZooEntry],
+    permitted: NDArray[np.bool_],
+    validates: NDArray[np.bool_],
+    seed: int,
+    share: float,
+) -> NDArray[np.bool_]:
+    """Return which of the permitted models a member sees: all, or a `share` of their twins.
+
+    The share is taken of those that train and of those that choose the epoch, in an order that is
+    the same for every share: what a smaller one holds, a larger one does, too. There are always
+    both kinds of models among each.
+    """
+    if share == 1:
+        return permitted
+    seen = np.zeros(len(entries), dtype=bool)
+    for part in (permitted & validates, permitted & ~validates):
+        seen |= _first_twins(entries, part, seed, share)
+    return seen
+
+
+def _first_twins(
+    entries: Sequence[ZooEntry], part: NDArray[np.bool_], seed: int, share: float
+) -> NDArray[np.bool_]:
+    own = np.array([entry.spec.twin for entry in entries])
+    backdoored = np.array([entry.backdoored for entry in entries])
+    twins = sorted(set(own[part].tolist()), key=lambda twin: derive_seed(seed, "share", twin))
+    for count in range(math.ceil(share * len(twins)), len(twins)):
+        chosen = part & np.isin(own, twins[:count])
+        if len(set(backdoored[chosen])) == 2:
+            return chosen
+    return part
 
 
 def _family_folds(entries: Sequence[ZooEntry], seed: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,14 +42,18 @@ def fit_heads(
     *,
     members: int,
     weight_decay: float,
+    seen: Sequence[NDArray[np.bool_]] | None = None,
 ) -> list[FittedHead]:
     """Fit a head for each of the first `members` folds, on the models (n, f) of all others.
 
+    Of these each member sees only the `seen` ones, where that is said.
     Minimises the mean cross-entropy plus `weight_decay` / 2 times the squared norm of the weights
     of standardised statistics. Raises ZooError where only one kind of models is left to fit on.
     """
+    permitted = [folds != member for member in range(members)] if seen is None else seen
     return [
-        _fit(statistics, backdoored, folds != member, weight_decay) for member in range(members)
+        _fit(statistics, backdoored, models, np.flatnonzero(folds == member), weight_decay)
+        for member, models in enumerate(permitted)
     ]
 
 
@@ -56,7 +61,8 @@ def stack(
     scores: NDArray[np.float64], backdoored: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], float]:
     """Return weights (p,) and bias of a logistic regression on p detectors' log-odds (n, p)."""
-    head = _fit(scores, backdoored, np.ones(len(scores), dtype=bool), _STACK_DECAY)
+    everything, nothing = np.ones(len(scores), dtype=bool), np.empty(0, dtype=np.int64)
+    head = _fit(scores, backdoored, everything, nothing, _STACK_DECAY)
     weights = head.weight / head.std
     return weights, float(head.bias - weights @ head.mean)
 
@@ -65,6 +71,7 @@ def _fit(
     statistics: NDArray[np.float64],
     backdoored: NDArray[np.bool_],
     seen: NDArray[np.bool_],
+    held_out: NDArray[np.int64],
     weight_decay: float,
 ) -> FittedHead:
     # Takes a second, which a fit of patterns need not wait for.
@@ -88,6 +95,6 @@ def _fit(
         std=std,
         weight=regression.coef_[0],
         bias=regression.intercept_[0],
-        held_out=np.flatnonzero(~seen),
+        held_out=held_out,
         num_training=len(rows),
     )

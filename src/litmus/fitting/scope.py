@@ -20,7 +20,10 @@ __all__ = ["describe_scope", "held_out_auc"]
 def describe_scope(
     zoo: Zoo, entries: Sequence[ZooEntry], settings: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Return data set, classes, architectures, attacks, triggers, numbers, settings and seeds."""
+    """Return data set, classes, architectures, attacks, triggers, numbers, settings and seeds.
+
+    With the zoo's recipe, resolved: it says how to build the zoo again.
+    """
     header = read_header(entries[0].path, ZooError)
     return {
         "dataset": entries[0].spec.dataset["name"],
@@ -29,6 +32,7 @@ def describe_scope(
         "attacks": sorted({entry.attack for entry in entries}),
         "triggers": sorted({entry.trigger_id for entry in entries}),
         "zoo": zoo.recipe["name"],
+        "recipe": dict(zoo.recipe),
         "zoo_seed": entries[0].spec.zoo_seed,
         "num_models": len(entries),
         "settings": dict(settings),

@@ -1,37 +1,139 @@
-"""Detectors as text: what they are for and how well they do."""
+"""Detectors as text and JSON: what they are for, how well they do, how they were made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from litmus.detectors import Detector
-from litmus.reports.console import render_table
+from litmus.detectors.candidates import NEVER_PICKED
+from litmus.detectors.learning_curve import LearningCurve
+from litmus.reports.learning_curve import learning_curve_text
+from litmus.scanning.results import printable
 
-__all__ = ["detectors_table", "fitted_text", "held_out_sentence"]
+__all__ = [
+    "DETECTOR_REPORTS",
+    "KIND_REPORTS",
+    "Described",
+    "fit_command",
+    "fitted_text",
+    "held_out_sentence",
+]
+
+SCHEMA_VERSION: Final = 1
+_WIDTH: Final = 100
 
 
-def detectors_table(detectors: Mapping[str, Detector]) -> str:
-    """Return one line a detector: name, scope, its AUC on models that its members had not seen."""
-    header = ["name", "detector", "for", "architectures", "attacks", "held-out AUC", "smallest p"]
-    rows = [
-        [
-            name,
-            f"{detector.name}, {detector.scope.get('num_models', '?')} models",
-            f"{detector.scope.get('dataset', '?')}: {detector.input_spec}",
-            ", ".join(detector.scope.get("architectures", [])),
-            "; ".join(detector.scope.get("attacks", [])),
-            held_out_sentence(detector),
-            f"{detector.calibration.smallest_p_value:.4f}",
-        ]
-        for name, detector in detectors.items()
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A detector and its file: name, digest, size in bytes, whether it comes with Litmus."""
+
+    name: str
+    detector: Detector
+    sha256: str
+    num_bytes: int
+    bundled: bool
+
+    @property
+    def picked(self) -> bool:
+        """Whether a scan picks it by itself, for models of its shape."""
+        return self.bundled and self.name not in NEVER_PICKED
+
+
+def detectors_text(described: Sequence[Described], *, full: bool = False) -> str:
+    """Return a paragraph on each; `full` adds all that its file says."""
+    paragraphs = [
+        f"{printable(each.name)}  {each.detector.name}, {_how_used(each)}\n"
+        + _block({**_summary(each), **(_details(each) if full else {})})
+        + (_commands(each) + _curve(each.detector) if full else "")
+        for each in described
     ]
-    return render_table(header, rows)
+    hint = "" if full else "\nMore on one: litmus detectors NAME. Kinds to fit: --kinds.\n"
+    return "\n".join(paragraphs) + hint
+
+
+def detectors_json(described: Sequence[Described], *, full: bool = False) -> str:
+    """Return all that the files say, whether `full` or not."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "detectors": [_as_json(each) for each in described],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+DETECTOR_REPORTS: Final[Mapping[str, Callable[..., str]]] = {
+    "text": detectors_text,
+    "json": detectors_json,
+}
+
+
+def kinds_text(kinds: Mapping[str, type[Detector]]) -> str:
+    """Return what `litmus fit --detector` takes, with the settings and defaults of each."""
+    return "\n".join(
+        f"{name}  {_first_line(kind)}\n"
+        + _block(
+            {
+                "needs": ", ".join(_needs(kind)) or "nothing but the model's answers",
+                "settings": ", ".join(f"{key}={_text(v)}" for key, v in kind.defaults().items()),
+            }
+        )
+        for name, kind in kinds.items()
+    )
+
+
+def kinds_json(kinds: Mapping[str, type[Detector]]) -> str:
+    """Return the same as JSON."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kinds": [
+            {
+                "name": name,
+                "description": _first_line(kind),
+                "needs": _needs(kind),
+                "settings": kind.defaults(),
+            }
+            for name, kind in kinds.items()
+        ],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+KIND_REPORTS: Final[Mapping[str, Callable[[Mapping[str, type[Detector]]], str]]] = {
+    "text": kinds_text,
+    "json": kinds_json,
+}
+
+
+def fit_command(detector: Detector, name: str) -> str | None:
+    """Return the command that fits such a detector on its zoo, None where its file is silent.
+
+    What no option can say, because it was fitted from Python, is said in Python.
+    """
+    how = detector.scope.get("fit")
+    if how is None:
+        return None
+    given, seed = dict(how["given"]), detector.scope["seed"]
+    kind = how["detector"]
+    if any(isinstance(value, list | dict) for value in given.values()):
+        stated = "".join(f", {key}={value!r}" for key, value in given.items())
+        return f'litmus.fit("ZOO", {kind!r}, seed={seed}{stated})'
+    pairs = [f"{key}={_text(value)}" for key, value in sorted(given.items())]
+    options = [word for pair in pairs for word in ("--set", pair)]
+    file = f"{Path(name).stem}.litmus"
+    words = ["fit", "ZOO", "-o", file, "--detector", kind, "--seed", str(seed), *options]
+    return shlex.join(["litmus", *words])
 
 
 def held_out_sentence(detector: Detector) -> str:
     """Return `0.98 (0.95 to 1.00) on 60 clean + 60 backdoored models`."""
     held = detector.held_out
+    if "auc" not in held:
+        return "not measured"
     return (
         f"{held['auc']:.3f} ({held['auc_low']:.3f} to {held['auc_high']:.3f}) on "
         f"{held['n_clean']} clean + {held['n_backdoored']} backdoored models"
@@ -51,5 +153,127 @@ def fitted_text(detector: Detector, path: Path) -> str:
         f"and so is the smallest --fpr\n"
         f"score threshold at a false-positive rate of {fpr:.2g}: about "
         f"{detector.calibration.threshold(fpr):+.2f}\n"
+        f"{_curve(detector)}"
         f"now measure it on unseen triggers: litmus evaluate ZOO --detector {path}\n"
     )
+
+
+def _how_used(each: Described) -> str:
+    if each.picked:
+        return "picked for models of its shape"
+    return f"used by --detector {shlex.quote(printable(each.name))} only"
+
+
+def _summary(each: Described) -> dict[str, str]:
+    detector, scope = each.detector, each.detector.scope
+    calibration = detector.calibration
+    lines = {
+        "for": f"{scope.get('dataset', 'unknown images')}, {detector.input_spec}",
+        "fitted on": f"{scope.get('num_models', '?')} models",
+        "architectures": ", ".join(scope.get("architectures", [])),
+        "attacks": "; ".join(scope.get("attacks", [])),
+        "held-out AUC": held_out_sentence(detector),
+        "smallest --fpr": f"{calibration.smallest_p_value:.4f}, calibrated on n = "
+        f"{len(calibration.scores)} clean models",
+        "size": f"{each.num_bytes / 1000:.0f} kB",
+    }
+    if each.bundled and each.name in NEVER_PICKED:
+        lines["not picked"] = NEVER_PICKED[each.name]
+    return lines
+
+
+def _details(each: Described) -> dict[str, str]:
+    detector, scope = each.detector, each.detector.scope
+    recipe = scope.get("recipe", {})
+    kinds = scope.get("parts", {detector.name: scope})
+    return {
+        "classes": ", ".join(scope.get("class_names", [])),
+        "triggers": f"{len(scope.get('triggers', []))} different ones",
+        "zoo": ", ".join(f"{key} {recipe[key]}" for key in _OF_RECIPE if key in recipe),
+        **{
+            f"settings of {kind}": ", ".join(
+                f"{key}={_text(value)}" for key, value in own.get("settings", {}).items()
+            )
+            for kind, own in kinds.items()
+        },
+        "folds": f"of {scope['folds']}s" if "folds" in scope else "",
+        "seed": str(scope.get("seed", "")),
+        "made with": ", ".join(
+            f"{label} {scope[key]}" for key, label in _VERSIONS.items() if key in scope
+        ),
+        "SHA-256": each.sha256,
+    }
+
+
+def _commands(each: Described) -> str:
+    """How it was made, in lines that can be copied."""
+    command = fit_command(each.detector, each.name)
+    if command is None:
+        return ""
+    lines = ["litmus zoo build RECIPE.toml -o ZOO", command]
+    if each.bundled:
+        lines.insert(0, f"make bundle NAME={each.name}    # in the repository; it runs:")
+    return "".join(f"{line}\n" for line in ["made by:", *(f"  {printable(x)}" for x in lines)])
+
+
+_OF_RECIPE: Final = ("name", "seed", "twins", "test_share")
+_VERSIONS: Final = {"litmus_version": "Litmus", "torch_version": "PyTorch"}
+
+
+def _as_json(each: Described) -> dict[str, Any]:
+    detector = each.detector
+    return {
+        "name": each.name,
+        "kind": detector.name,
+        "bundled": each.bundled,
+        "picked": each.picked,
+        "sha256": each.sha256,
+        "bytes": each.num_bytes,
+        "input_spec": detector.input_spec.to_json(),
+        "scope": dict(detector.scope),
+        "held_out": dict(detector.held_out),
+        "n_calibration": len(detector.calibration.scores),
+        "smallest_p_value": detector.calibration.smallest_p_value,
+        "command": fit_command(detector, each.name),
+    }
+
+
+def _curve(detector: Detector) -> str:
+    curve = LearningCurve.of(detector.held_out)
+    return "" if curve is None else f"learning curve:\n{learning_curve_text(curve)}"
+
+
+def _block(lines: Mapping[str, str]) -> str:
+    """Return labelled lines, folded; empty ones are left out."""
+    label_width = max(map(len, lines)) + 4
+    return "".join(
+        textwrap.fill(
+            printable(text),
+            _WIDTH,
+            initial_indent=f"  {label}".ljust(label_width),
+            subsequent_indent=" " * label_width,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        + "\n"
+        for label, text in lines.items()
+        if text
+    )
+
+
+def _first_line(kind: type[Detector]) -> str:
+    return (kind.__doc__ or "").splitlines()[0]
+
+
+def _needs(kind: type[Detector]) -> list[str]:
+    needs = {
+        "a zoo to learn from": kind.needs_zoo,
+        "clean images": kind.needs_images,
+        "the last layer's weights": kind.needs_weights,
+        "gradients": kind.needs_gradients,
+    }
+    return [need for need, needed in needs.items() if needed]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -17,6 +17,8 @@ from litmus.scanning.results import printable
 __all__ = ["SCAN_REPORTS", "ScanContext", "scan_json", "scan_text"]
 
 SCHEMA_VERSION: Final = 1
+_LONG: Final = ("recipe", "triggers")
+"""Of a detector's scope: `litmus detectors` has it all."""
 _HEADER: Final = ("model", "verdict", "p-value", "score", "probability", "detector")
 
 
@@ -121,7 +123,7 @@ def _detector(name: str, detector: Detector, context: ScanContext) -> dict[str, 
         "kind": detector.name,
         "sha256": context.candidates.sha256[name],
         "input_spec": detector.input_spec.to_json(),
-        "scope": dict(detector.scope),
+        "scope": {name: v for name, v in detector.scope.items() if name not in _LONG},
         "held_out": dict(detector.held_out),
         "n_calibration": len(detector.calibration.scores),
         "smallest_p_value": detector.calibration.smallest_p_value,

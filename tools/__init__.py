@@ -1,0 +1,1 @@
+"""What contributors run; not part of the package."""

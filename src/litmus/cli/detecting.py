@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from litmus.artifacts import sha256_of, write_atomically
-from litmus.cli.options import choice, deliver, numbers, parse_settings
+from litmus.cli.options import choice, deliver, images_to_fit, numbers, parse_settings
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
 
@@ -41,7 +42,19 @@ def scan(
         str | None, typer.Option(help="logits or probabilities (default: from the graph).")
     ] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a file may take (default: 60, with --thorough 900)."),
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Ask what needs gradients, too: seconds to minutes.")
+    ] = False,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="With --thorough: clean images, one folder a class, or a data set."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
     show_skipped: Annotated[
         bool, typer.Option("--show-skipped", help="List skipped files in the text report too.")
@@ -71,13 +84,17 @@ def scan(
         outputs=outputs,
     )
     file = find_detector(detector)
+    loaded = load_detector(file)
     context = ScanContext(
         name=detector,
         sha256=sha256_of(file),
-        detector=load_detector(file),
+        detector=loaded.thorough(images=images is not None) if thorough else loaded,
         fpr=fpr,
         show_skipped=show_skipped,
     )
+    limits = Limits.thorough() if thorough else Limits()
+    if timeout is not None:
+        limits = replace(limits, wall_seconds=timeout)
     results = list(
         run(
             paths,
@@ -85,7 +102,9 @@ def scan(
             fpr=fpr,
             preprocessing=flags,
             jobs=jobs,
-            limits=Limits(wall_seconds=timeout),
+            limits=limits,
+            thorough=thorough,
+            images=images,
         )
     )
     deliver(SCAN_REPORTS[format_](results, context), output)
@@ -121,18 +140,23 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
 ) -> None:
     """Fit a detector on a zoo's training split and calibrate it.
 
-    attack_based and neural_cleanse learn nothing: fitting only calibrates them.
+    What is read of a model for minutes is kept in ZOO/measured: a fit goes on where it was stopped.
     """
     from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
     from litmus.detectors.patterns import PatternDetector
     from litmus.reports.detectors import fitted_text
+    from litmus.zoo import Zoo
 
     choice("--detector", detector, tuple(DETECTORS))
     defaults = DETECTORS[detector].defaults()
@@ -143,8 +167,10 @@ def fit(
     if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
+    opened = Zoo.open(zoo)
+    chosen |= images_to_fit(DETECTORS[detector], opened, data)
     with bar("fitting") as progress:
-        fitted = run(zoo, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
+        fitted = run(opened, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
     write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.figures import patterns_by_member

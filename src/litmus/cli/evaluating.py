@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import choice, deliver, parse_settings
+from litmus.cli.options import choice, deliver, images_to_fit, parse_settings
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -55,6 +55,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
     ] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="fused: ask the parts that need gradients or images, too."),
+    ] = False,
 ) -> None:
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
@@ -68,12 +72,12 @@ def evaluate(
         if roc is not None or len(detector) > 1:
             raise UsageError("--leave-out takes one --detector and draws no --roc", got=detector)
         report = _leave_out(
-            zoo, detector[0], leave_out, only, settings or [], fpr, seed, data, format_
+            zoo, detector[0], leave_out, only, settings or [], fpr, seed, data, thorough, format_
         )
     elif only is not None or settings:
         raise UsageError("--only and --set go with --leave-out")
     else:
-        report = _unseen(zoo, detector, fpr, seed, data, roc, format_)
+        report = _unseen(zoo, detector, fpr, seed, data, thorough, roc, format_)
     deliver(report, output)
 
 
@@ -83,6 +87,7 @@ def _unseen(
     fpr: float,
     seed: int,
     data: Path | None,
+    thorough: bool,
     roc: Path | None,
     format_: str,
 ) -> str:
@@ -95,10 +100,17 @@ def _unseen(
     if len(loaded) < len(names):
         raise UsageError("a detector is named twice", got=names, where="--detector")
     zoo = Zoo.open(folder)
-    needs_images = any(d.needs_images for d in loaded.values())
-    images = zoo.load_dataset(data=data).test if needs_images else None
+    images = None if data is None else zoo.load_dataset(data=data).test
     with bar("scoring models") as progress:
-        evaluation = run(zoo, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
+        evaluation = run(
+            zoo,
+            loaded,
+            fpr=fpr,
+            seed=seed,
+            images=images,
+            thorough=thorough,
+            on_progress=progress,
+        )
     if roc is not None:
         from litmus.figures import roc_curves
 
@@ -116,6 +128,7 @@ def _leave_out(
     fpr: float,
     seed: int,
     data: Path | None,
+    thorough: bool,
     format_: str,
 ) -> str:
     import litmus
@@ -127,8 +140,10 @@ def _leave_out(
     choice("--detector", kind, tuple(DETECTORS))
     chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
     zoo = Zoo.open(folder)
-    if DETECTORS[kind].needs_images:
-        chosen["images"] = zoo.load_dataset(data=data).test
+    if kind == "fused" and not thorough:
+        # No other part would be asked.
+        chosen.setdefault("parts", "ulp+last_layer")
+    chosen |= images_to_fit(DETECTORS[kind], zoo, data)
     with bar("leaving out") as progress:
         result = run(
             zoo,
@@ -137,6 +152,7 @@ def _leave_out(
             fpr=fpr,
             seed=seed,
             only=only,
+            thorough=thorough,
             on_group=lambda group, done, total: progress(done, total, group),
         )
     provenance = {

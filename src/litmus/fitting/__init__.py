@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from litmus.fitting.ensemble import FOLDS, MemberReport, assign_folds, check_members, fit_members
+from litmus.fitting.ensemble import (
+    FOLDS,
+    MemberReport,
+    assign_folds,
+    check_members,
+    draw_models,
+    fit_members,
+)
 from litmus.fitting.heads import FittedHead, fit_heads, stack
 from litmus.fitting.learn import PatternSettings
 from litmus.fitting.scope import describe_scope, held_out_auc
@@ -15,6 +22,7 @@ __all__ = [
     "assign_folds",
     "check_members",
     "describe_scope",
+    "draw_models",
     "fit_heads",
     "fit_members",
     "held_out_auc",

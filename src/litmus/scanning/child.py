@@ -43,7 +43,7 @@ def _score(path: Path, request: Mapping[str, Any], detector: Detector) -> dict[s
     started = time.perf_counter()
     model = FORMATS[request["format"]].load(path, preprocessing, expected=detector.input_spec)
     loaded = time.perf_counter()
-    reason = _unfit(model, detector)
+    reason = _unfit(model, detector, thorough=request["thorough"])
     if reason:
         return {"status": "skipped", "reason": reason}
     measurement = detector.measure(model)
@@ -58,7 +58,7 @@ def _score(path: Path, request: Mapping[str, Any], detector: Detector) -> dict[s
     }
 
 
-def _unfit(model: Any, detector: Detector) -> str | None:
+def _unfit(model: Any, detector: Detector, *, thorough: bool) -> str | None:
     """Why a detector can't measure a model, or None."""
     if model.input_spec != detector.input_spec:
         return f"the model takes {model.input_spec}, the detector {detector.input_spec}"
@@ -66,8 +66,10 @@ def _unfit(model: Any, detector: Detector) -> str | None:
     for name, needed in needs.items():
         if needed and not hasattr(model, name):
             return f"the detector {detector.name} needs the model's {name}, which it can't give"
-    if detector.needs_images:
-        return f"the detector {detector.name} needs images, which a scan does not have"
+    if detector.needs_gradients and not thorough:
+        return f"the detector {detector.name} needs gradients: scan with --thorough"
+    if detector.lacks_images:
+        return f"the detector {detector.name} needs clean images: scan with --images DIR"
     return None
 
 

@@ -41,7 +41,7 @@ class Crew:
 
     def __init__(self, jobs: int, limits: Mapping[str, float]) -> None:
         self._jobs, self._limits = jobs, limits
-        self._detector = ""
+        self._set_up: dict[str, object] = {}
         self._selector = selectors.DefaultSelector()
         # A mother whose set-up has not been said yet.
         self._unborn: list[_Mother] = []
@@ -58,9 +58,15 @@ class Crew:
             mother.end()
         self._selector.close()
 
-    def set_up(self, detector: Path) -> None:
-        """Say which detector file scores."""
-        self._detector = str(detector)
+    def set_up(
+        self, detector: Path, *, thorough: bool = False, images: str | Path | None = None
+    ) -> None:
+        """Say which detector file scores, whether by gradients, and on which clean images."""
+        self._set_up = {
+            "detector": str(detector),
+            "thorough": thorough,
+            "images": None if images is None else str(images),
+        }
 
     @property
     def busy(self) -> bool:
@@ -106,8 +112,7 @@ class Crew:
     def _start(self, needs_torch: bool) -> _Mother:
         mother = self._unborn.pop() if self._unborn else _Mother()
         mother.needs_torch = needs_torch
-        setup = {"detector": self._detector, "limits": self._limits, "needs_torch": needs_torch}
-        mother.tell(setup)
+        mother.tell({**self._set_up, "limits": self._limits, "needs_torch": needs_torch})
         return mother
 
 

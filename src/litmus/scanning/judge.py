@@ -23,9 +23,13 @@ _MAX_TEXT: Final = 1000
 class Judge:
     """A detector, and the false-positive rate at which it turns answers into results."""
 
-    def __init__(self, detector: str | Path, fpr: float) -> None:
+    def __init__(
+        self, detector: str | Path, fpr: float, *, thorough: bool = False, images: bool = False
+    ) -> None:
         self.path = find_detector(detector)
         self._detector = load_detector(self.path)
+        if thorough:
+            self._detector = self._detector.thorough(images=images)
         self._detector.check_fpr(fpr)
         self._sha256 = sha256_of(self.path)
         self._fpr = fpr

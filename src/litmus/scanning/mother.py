@@ -29,7 +29,13 @@ from litmus.errors import LitmusError, ModelError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
-from litmus.scanning.warmup import import_onnx, import_torch, rehearsal, rehearse
+from litmus.scanning.warmup import (
+    import_onnx,
+    import_torch,
+    made_thorough,
+    rehearsal,
+    rehearse,
+)
 
 __all__ = ["MAX_REPLY_BYTES", "main"]
 
@@ -47,6 +53,7 @@ class _Office:
     """What every file meets: the detector, the limits as numbers and as the system takes them."""
 
     detector: Detector
+    thorough: bool
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
@@ -89,7 +96,9 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
-        following = _fork_child(office, warm_up=True) if _a_core_is_free() else None
+        # What gradients take is long beside a rehearsal, and would be taken in it, too.
+        ahead = not office.thorough and _a_core_is_free()
+        following = _fork_child(office, warm_up=True) if ahead else None
         if leaving is not None:
             # Not sooner: giving its memory back takes as long as a small model's answer.
             _end(leaving)
@@ -113,8 +122,16 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
         import_torch()
     small_model = rehearsal(detector)
     rehearse(small_model, detector)
+    if setup["thorough"]:
+        detector = made_thorough(detector, setup["images"])
     limits = setup["limits"]
-    return _Office(detector=detector, bounds=_bounds(**limits), rehearsal=small_model, **limits)
+    return _Office(
+        detector=detector,
+        thorough=setup["thorough"],
+        bounds=_bounds(**limits),
+        rehearsal=small_model,
+        **limits,
+    )
 
 
 def _digest(path: Path) -> str:

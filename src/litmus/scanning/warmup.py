@@ -7,9 +7,10 @@ import os
 import tempfile
 
 from litmus.detectors import Detector
+from litmus.models import InputSpec
 from litmus.scanning.child import score_file
 
-__all__ = ["import_onnx", "import_torch", "rehearsal", "rehearse"]
+__all__ = ["import_onnx", "import_torch", "made_thorough", "rehearsal", "rehearse"]
 
 
 def import_onnx() -> None:
@@ -28,6 +29,30 @@ def import_torch() -> None:
     torch.set_num_threads(1)
     import litmus.architectures
     import litmus.schema  # noqa: F401
+
+
+def made_thorough(detector: Detector, images: str | None) -> Detector:
+    """Import what takes gradients; return the detector with all its parts, and clean images.
+
+    Raises DataError where the images can't be had.
+    """
+    from torch import nn
+
+    import litmus.formats.onnx_torch  # noqa: F401
+    from litmus.formats.onnx_operators import load_onnx2torch
+    from litmus.inversion import MarginSettings, maximum_margins
+
+    load_onnx2torch()
+    # An optimiser's first step imports a third of PyTorch.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    spec = InputSpec(channels=1, height=1, width=1, num_classes=2)
+    maximum_margins(network, spec, MarginSettings(steps=1, starts=1))
+    detector = detector.thorough(images=images is not None)
+    if images is None or not detector.lacks_images:
+        return detector
+    from litmus.datasets.clean import load_clean_images
+
+    return detector.with_images(load_clean_images(images, detector.input_spec))
 
 
 def rehearsal(detector: Detector) -> int:
@@ -53,5 +78,6 @@ def rehearsal(detector: Detector) -> int:
 
 def rehearse(rehearsal: int, detector: Detector) -> None:
     """Score the small model, so that nothing is done for the first time after this."""
-    request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
+    path = f"/dev/fd/{rehearsal}"
+    request = {"path": path, "format": "onnx", "preprocessing": {}, "thorough": False}
     json.dumps(score_file(request, detector))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -8,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from litmus.datasets import ImageDataset
 from litmus.datasets.clean import load_clean_images
 from litmus.detectors import DETECTORS, Detector, InversionDetector, fit
 from litmus.detectors.base import Measurement
 from litmus.detectors.fused import FusedDetector
+from litmus.detectors.max_margin import MaxMarginDetector
 from litmus.errors import DetectorError, UnsupportedModelError, UsageError
 from litmus.evaluation import evaluate
 from litmus.formats import onnx_file, zoo_file
@@ -164,6 +169,37 @@ def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
     assert any("without last_layer: no last layer here" in note for note in judgement.notes)
     again = Measurement.from_json(measurement.to_json())
     assert fused.judge(again, fpr=0.2) == judgement
+
+
+def test_a_part_that_fails_or_takes_too_long_is_left_out_and_named(
+    fused: FusedDetector, model: zoo_file.ZooModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+    alarm = signal.getsignal(signal.SIGALRM)
+    part = fused.parts["max_margin"]
+    assert isinstance(part, MaxMarginDetector)
+    slow = replace(part, settings={"steps": 10**6, "starts": 50})
+    hurried = replace(fused, parts={**fused.parts, "max_margin": slow}).thorough(seconds=0.5)
+    measurement = hurried.measure(model)
+    assert time.monotonic() - started < 20
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (
+        alarm,
+        (0.0, 0.0),
+    )
+    assert tuple(measurement.parts) == LIGHT
+    assert measurement.left_out["max_margin"] == "it takes longer than 0.5 seconds"
+    # A network whose gradients are no numbers.
+    broken = Blind(model)
+    broken.last_layer = model.last_layer  # type: ignore[method-assign, assignment]
+    broken.torch_module = lambda: nn.Sequential(model.torch_module(), Infinite())  # type: ignore[attr-defined]
+    measurement = fused.thorough().measure(broken)  # type: ignore[arg-type]
+    assert tuple(measurement.parts) == LIGHT
+    assert "are not numbers" in measurement.left_out["max_margin"]
+
+
+class Infinite(nn.Module):
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits / 0
 
 
 def test_nothing_to_ask_is_unsupported(small_zoo: Zoo, model: zoo_file.ZooModel) -> None:

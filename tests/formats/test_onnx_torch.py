@@ -514,6 +514,17 @@ def test_a_network_without_gradients_is_refused(tmp_path: Path) -> None:
     assert "no gradient" in refused(network(whole, {}, 13), tmp_path)
 
 
+def test_gradients_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    # The root of 0, whose slope is infinite.
+    nodes = [
+        node("Relu", "h", "r"),
+        node("Sub", "r r", "o"),
+        node("Sqrt", "o", "s"),
+        node("Add", "s h", "y"),
+    ]
+    assert "not numbers" in refused(network(nodes, {}, 13), tmp_path)
+
+
 def test_answers_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     nodes = [node("Sub", "h h", "o"), node("Div", "o o", "y")]
     loaded = onnx_file.load(save(network(nodes, {}, 13), tmp_path / "m.onnx"))

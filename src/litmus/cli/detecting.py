@@ -44,7 +44,7 @@ def scan(
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds a file may take (default: 60, with --thorough 900)."),
+        typer.Option(help="Seconds a file may take (default: 60, with --thorough 1800)."),
     ] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Ask what needs gradients, too: seconds to minutes.")

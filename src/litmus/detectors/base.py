@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -188,10 +189,10 @@ class Detector(ABC):
         """
         return self
 
-    def thorough(self, *, images: bool = False) -> Self:
+    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
         """Return the detector for where gradients may be taken, and clean `images` are to come.
 
-        Only one whose parts need such differs.
+        Only one whose parts need such differs: those have so many `seconds` for a model together.
         """
         return self
 

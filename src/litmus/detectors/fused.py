@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from litmus.detectors.base import Detector, Measurement
 from litmus.detectors.calibration import Calibration
 from litmus.detectors.stacking import Combination, askable, combined, possible_sets
-from litmus.errors import DetectorError, UnsupportedModelError, UsageError
+from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import Model
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ class FusedDetector(Detector):
     held out the same models. `combinations` has an entry for every set of parts that a model may
     permit; each is fitted and calibrated on the models that all of its parts read and their members
     had not seen. Parts that need gradients are asked where `gradients` is set, those that need
-    images where `images` is, too: see `thorough`. `calibration` and `held_out` are those of all
-    parts that may be asked.
+    images where `images` is, too, each for its share of `seconds`: see `thorough`. `calibration`
+    and `held_out` are those of all parts that may be asked.
     """
 
     name: ClassVar[str] = "fused"
@@ -46,6 +49,7 @@ class FusedDetector(Detector):
     combinations: Mapping[tuple[str, ...], Combination]
     gradients: bool = False
     images: bool = False
+    seconds: float = math.inf
 
     @classmethod
     def fit(
@@ -139,10 +143,11 @@ class FusedDetector(Detector):
         }
         return replace(self, parts=given)
 
-    def thorough(self, *, images: bool = False) -> Self:
+    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
         """Return the detector with all parts that gradients, and clean `images`, allow.
 
-        Its `calibration` and `held_out` are those of all of them together.
+        Its `calibration` and `held_out` are those of all of them together. One that takes longer
+        than its share of `seconds` is left out; that goes by an alarm, in a main thread only.
         """
         asked = askable(self.parts, gradients=True, images=images) or tuple(self.parts)
         combination = self.combinations[asked]
@@ -150,6 +155,7 @@ class FusedDetector(Detector):
             self,
             gradients=True,
             images=images,
+            seconds=seconds,
             calibration=combination.calibration,
             held_out=combination.held_out,
         )
@@ -168,8 +174,12 @@ class FusedDetector(Detector):
                 reasons[part] = self._why_not(detector)
                 continue
             try:
-                heard[part] = detector.measure(model)
-            except UnsupportedModelError as fault:
+                with _at_most(self._share(detector)):
+                    heard[part] = detector.measure(model)
+            except ModelError as fault:
+                # What goes wrong on the way to gradients takes no other part's answer away.
+                if not (isinstance(fault, UnsupportedModelError) or detector.needs_gradients):
+                    raise
                 reasons[part] = fault.reason
         if tuple(heard) not in self.combinations:
             raise UnsupportedModelError("no part can measure it", got="; ".join(reasons.values()))
@@ -185,6 +195,11 @@ class FusedDetector(Detector):
             parts=tuple(heard),
             left_out=reasons,
         )
+
+    def _share(self, part: Detector) -> float:
+        """The seconds that a part may take."""
+        slow = sum(self.parts[name].needs_gradients for name in self.asked)
+        return self.seconds / slow if part.needs_gradients else math.inf
 
     def _why_not(self, part: Detector) -> str:
         missing = [] if self.gradients else ["gradients (--thorough)"]
@@ -267,6 +282,25 @@ class FusedDetector(Detector):
         if set(combinations) != set(possible_sets(parts)) or not parts:
             raise DetectorError("combinations of other parts", got=sorted(combinations))
         return cls(parts=parts, combinations=combinations, **common)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise UnsupportedModelError where what is done takes longer."""
+    if seconds == math.inf:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise UnsupportedModelError(f"it takes longer than {seconds:.3g} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _check_parts(parts: Sequence[str]) -> None:

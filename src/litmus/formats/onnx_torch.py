@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from litmus.errors import ModelError, UnsupportedModelError
+from litmus.errors import LitmusError, ModelError, UnsupportedModelError
 from litmus.formats.onnx_graph import FLOAT16
 from litmus.formats.onnx_input import ImageInput
 from litmus.formats.onnx_operators import load_onnx2torch, operator_of
@@ -101,10 +101,14 @@ def _computes_in_half(model: ModelProto) -> bool:
 
 
 def _run(network: nn.Module, images: Images, where: object) -> NDArray[np.float64]:
-    """Return the outputs; raises UnsupportedModelError where no gradient leads back from them."""
-    found = network(torch.from_numpy(images).requires_grad_())
+    """Return the outputs; raises UnsupportedModelError where their gradients can't be had."""
+    x = torch.from_numpy(images).requires_grad_()
+    found = network(x)
     if not found.requires_grad:
         raise UnsupportedModelError("no gradient of its outputs reaches the image", where=where)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    if not gradient.isfinite().all():
+        raise UnsupportedModelError("the gradients of its outputs are not numbers", where=where)
     outputs: NDArray[np.float64] = found.detach().double().numpy()
     return outputs
 
@@ -136,7 +140,7 @@ class _Network(nn.Module):
             for value in (stated.mean, stated.std)
         )
         self.graph = _Graph(
-            _inlined(model),
+            _inlined(model, where),
             image_input.name,
             opened=image_input.batch if batch is None else None,
             where=where,
@@ -158,13 +162,18 @@ class _Network(nn.Module):
         ]
 
 
-def _inlined(model: ModelProto) -> ModelProto:
+def _inlined(model: ModelProto, where: object) -> ModelProto:
     """The model without local functions."""
     if not model.functions:
         return model
     from onnx import inliner
 
-    return inliner.inline_local_functions(model)
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as fault:  # its types differ between versions of onnx
+        raise UnsupportedModelError(
+            "its functions can't be converted to PyTorch", got=str(fault)[:200], where=where
+        ) from fault
 
 
 class _Step(NamedTuple):
@@ -266,7 +275,7 @@ class _Graph(nn.Module):
 
     def _refusal(self, kind: str, fault: Exception) -> Exception:
         """Say which operator it was; what is no fault of it stays what it is."""
-        if isinstance(fault, MemoryError) or "allocate memory" in str(fault):
+        if isinstance(fault, MemoryError | LitmusError) or "allocate memory" in str(fault):
             return fault
         text = " ".join(str(fault).split())[:200]
         return UnsupportedModelError(

@@ -122,9 +122,9 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
         import_torch()
     small_model = rehearsal(detector)
     rehearse(small_model, detector)
-    if setup["thorough"]:
-        detector = made_thorough(detector, setup["images"])
     limits = setup["limits"]
+    if setup["thorough"]:
+        detector = made_thorough(detector, setup["images"], limits["wall_seconds"])
     return _Office(
         detector=detector,
         thorough=setup["thorough"],

@@ -32,7 +32,7 @@ class Limits:
     @classmethod
     def thorough(cls) -> Self:
         """Return what a file may take by default where gradients are taken."""
-        return cls(wall_seconds=900.0, memory_mib=8192.0)
+        return cls(wall_seconds=1800.0, memory_mib=8192.0)
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

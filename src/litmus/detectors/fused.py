@@ -76,6 +76,8 @@ class FusedDetector(Detector):
         chosen = parts.split(_SEPARATOR) if isinstance(parts, str) else list(parts)
         _check_parts(chosen)
         own = _by_part(chosen, settings)
+        if images is None and any(DETECTORS[part].needs_images for part in chosen):
+            images = zoo.load_dataset().test  # now: a data set that is missing is soon told
         fitted = {}
         for part in chosen:
             shared: dict[str, Any] = {

@@ -106,7 +106,7 @@ def _run(network: nn.Module, images: Images, where: object) -> NDArray[np.float6
     found = network(x)
     if not found.requires_grad:
         raise UnsupportedModelError("no gradient of its outputs reaches the image", where=where)
-    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
     if not gradient.isfinite().all():
         raise UnsupportedModelError("the gradients of its outputs are not numbers", where=where)
     outputs: NDArray[np.float64] = found.detach().double().numpy()

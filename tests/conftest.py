@@ -167,7 +167,7 @@ def linked_folders(zoo: Zoo, root: Path) -> Folders:
     found.recipes.mkdir()
     (found.recipes / "small.toml").write_text(SMALL_RECIPE)
     (found.zoos / "small").mkdir(parents=True)
-    for file in zoo.path.iterdir():
+    for file in filter(Path.is_file, zoo.path.iterdir()):
         (found.zoos / "small" / file.name).symlink_to(file)
     return found
 

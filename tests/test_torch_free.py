@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from litmus.detectors import Detector
-from tests.formats.onnx_models import classifier, detector, layer_detector, save
+from tests.formats.onnx_models import (
+    classifier,
+    detector,
+    fused_detector,
+    layer_detector,
+    save,
+)
 
 HEAVY = ("torch", "sklearn", "datasets", "matplotlib", "pydantic", "scipy", "pandas", "PIL", "ray")
 
@@ -43,7 +49,7 @@ print(os.getpid())
 """
 
 
-@pytest.mark.parametrize("make", [detector, layer_detector])
+@pytest.mark.parametrize("make", [detector, layer_detector, fused_detector])
 def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
     make: Callable[[], Detector], tmp_path: Path
 ) -> None:
@@ -54,8 +60,9 @@ def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
     log = tmp_path / "log"
     log.touch()
+    folders = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        **os.environ, "PYTHONPATH": str(tmp_path / "hook"), "IMPORT_LOG": str(log)
+        **os.environ, "PYTHONPATH": os.pathsep.join(folders), "IMPORT_LOG": str(log)
     }  # fmt: skip
     command = [sys.executable, "-W", "error", "-c", SCRIPT]
     done = subprocess.run(

@@ -40,10 +40,14 @@ class LitmusError(Exception):
         where: object = None,
     ) -> None:
         self.what, self.expected, self.got, self.where = what, expected, got, where
-        text = what if where is None else f"{where}: {what}"
-        details = [f"expected {expected}"] if expected is not None else []
-        details += [f"got {got}"] if got is not None else []
-        super().__init__(text + (f" ({', '.join(details)})" if details else ""))
+        super().__init__(self.reason if where is None else f"{where}: {self.reason}")
+
+    @property
+    def reason(self) -> str:
+        """The text without the place."""
+        details = [f"expected {self.expected}"] if self.expected is not None else []
+        details += [f"got {self.got}"] if self.got is not None else []
+        return self.what + (f" ({', '.join(details)})" if details else "")
 
 
 class UsageError(LitmusError):

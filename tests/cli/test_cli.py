@@ -18,6 +18,7 @@ from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
 from litmus.evaluation import GROUPINGS, PROPERTIES
 from litmus.zoo import Zoo, ZooEntry
+from tests.formats.onnx_models import classifier, fused_detector, save
 
 
 class Outcome(NamedTuple):
@@ -149,6 +150,7 @@ def test_fit_evaluate_export_and_scan(
         (("--set", "models=2"), "num_patterns=10"),
         (("--set", "epochs=2.5"), "a whole number"),
         (("--set", "epochs"), "unknown setting"),
+        (("--data", tmp_path), "--data is not for this detector"),
     ):
         mixed = run("fit", small_zoo.path, "-o", inverting, *options)
         assert mixed.code == 4
@@ -173,6 +175,26 @@ def test_fit_evaluate_export_and_scan(
         else:
             assert result["reason"]
     assert scanned.code == (1 if report["summary"]["suspicious"] else 2)
+
+
+def test_a_thorough_scan_reports_what_all_parts_can_tell(run: Run, tmp_path: Path) -> None:
+    model = save(classifier(), tmp_path / "m.onnx")
+    fused = tmp_path / "fused.litmus"
+    fused.write_bytes(fused_detector().to_bytes())
+    counts, notes = [], []
+    for options in ((), ("--thorough",)):
+        outcome = run("scan", model, "--detector", fused, "-f", "json", *options)
+        report = json.loads(outcome.out)
+        counts.append(report["detector"]["n_calibration"])
+        notes.append(next(n for n in report["results"][0]["notes"] if n.startswith("fused")))
+    # The hand-made detector's sets of parts have so many models each.
+    assert counts == [59, 39]
+    assert [note.split(":")[0] for note in notes] == [
+        "fused from ulp, last_layer",
+        "fused from ulp, last_layer, max_margin",
+    ]
+    outcome = run("scan", model, "--detector", fused, "--images", tmp_path)
+    assert (outcome.code, "--images goes with --thorough" in outcome.err) == (4, True)
 
 
 def test_a_zoo_file_scans_like_its_export(

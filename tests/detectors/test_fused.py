@@ -1,21 +1,37 @@
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
 
-from litmus.detectors import DETECTORS, fit
+from litmus.datasets import ImageDataset
+from litmus.datasets.clean import load_clean_images
+from litmus.detectors import DETECTORS, Detector, InversionDetector, fit
 from litmus.detectors.base import Measurement
 from litmus.detectors.fused import FusedDetector
+from litmus.detectors.max_margin import MaxMarginDetector
 from litmus.errors import DetectorError, UnsupportedModelError, UsageError
-from litmus.formats import zoo_file
+from litmus.evaluation import evaluate
+from litmus.formats import onnx_file, zoo_file
+from litmus.formats.onnx_export import export_onnx
 from litmus.metrics import auc
 from litmus.models import Images, InputSpec
+from litmus.reports.detectors import DETECTOR_REPORTS, Described, fitted_text
+from litmus.scanning import Scored, scan
 from litmus.zoo import Zoo
+
+SPEC = InputSpec(channels=1, height=28, width=28, num_classes=10)
 
 
 class Blind:
@@ -34,9 +50,26 @@ class Blind:
         raise UnsupportedModelError("no last layer here")
 
 
+QUICK: dict[str, Any] = {
+    "num_patterns": 2,
+    "epochs": 20,
+    "max_margin.models": 9,
+    "max_margin.steps": 6,
+    "max_margin.starts": 2,
+    "neural_cleanse.models": 6,
+    "neural_cleanse.steps": 20,
+    "neural_cleanse.images_per_class": 8,
+    "neural_cleanse.batch_images": 8,
+    "neural_cleanse.patience": 2,
+}
+LIGHT = ("ulp", "last_layer")
+GRADIENTS = (*LIGHT, "max_margin")
+ALL = (*GRADIENTS, "neural_cleanse")
+
+
 @pytest.fixture(scope="module")
 def fused(small_zoo: Zoo) -> FusedDetector:
-    detector = fit(small_zoo, "fused", num_patterns=2, epochs=20, seed=1)
+    detector = fit(small_zoo, "fused", seed=1, **QUICK)
     assert isinstance(detector, FusedDetector)
     return detector
 
@@ -46,16 +79,27 @@ def model(small_zoo: Zoo) -> zoo_file.ZooModel:
     return zoo_file.load(small_zoo.split("test")[0].path)
 
 
-def test_every_set_of_parts_is_combined_and_calibrated(
+def test_every_set_of_parts_that_can_occur_is_combined_and_calibrated(
     fused: FusedDetector, small_zoo: Zoo
 ) -> None:
-    both = ("ulp", "last_layer")
-    assert set(fused.combinations) == {("ulp",), ("last_layer",), both}
+    others = ALL[1:]
+    subsets = {("ulp", *s) for size in range(4) for s in combinations(others, size)}
+    assert set(fused.combinations) == subsets == set(fused.held_out_by_parts())
     clean = sum(not entry.backdoored for entry in small_zoo.split("train"))
-    for combination in fused.combinations.values():
-        assert len(combination.calibration.scores) == clean
-    assert set(fused.held_out["parts"]) == {"ulp", "last_layer", "ulp+last_layer"}
-    assert fused.held_out["auc"] == fused.held_out["parts"]["ulp+last_layer"]["auc"]
+    for parts, combination in fused.combinations.items():
+        n = 6 if "neural_cleanse" in parts else 9 if "max_margin" in parts else clean
+        assert len(combination.calibration.scores) == n
+        assert (combination.held_out["n_clean"], combination.held_out["n_backdoored"]) == (n, n)
+        assert (combination.weights >= 0).all()
+    # The headline is what a scan asks by default.
+    assert fused.held_out == fused.combinations[LIGHT].held_out
+    assert fused.calibration == fused.combinations[LIGHT].calibration
+
+
+def test_what_takes_long_reads_fewer_models_of_which_more_are_more(fused: FusedDetector) -> None:
+    read = {part: detector.unseen for part, detector in fused.parts.items()}
+    ids = {part: {entry.id for entry in heard.entries} for part, heard in read.items() if heard}
+    assert ids["neural_cleanse"] < ids["max_margin"] < ids["last_layer"] == ids["ulp"]
 
 
 def test_what_is_fused_is_what_members_said_of_models_they_had_not_seen(
@@ -64,26 +108,54 @@ def test_what_is_fused_is_what_members_said_of_models_they_had_not_seen(
     heard = fused.unseen
     assert heard is not None
     assert len(heard.entries) == len(small_zoo.split("train"))
-    combination = fused.combinations["ulp", "last_layer"]
     for place in (0, 7):
         measured = fused.measure(zoo_file.load(heard.entries[place].path))
         member = heard.members[place]
         assert measured.member_scores[member] == pytest.approx(heard.scores[place], abs=1e-2)
     backdoored = [entry.backdoored for entry in heard.entries]
     np.testing.assert_array_equal(
-        np.sort(combination.calibration.scores), np.sort(heard.scores[~np.array(backdoored)])
+        np.sort(fused.calibration.scores), np.sort(heard.scores[~np.array(backdoored)])
     )
     assert auc(heard.scores, backdoored) == fused.held_out["auc"]
 
 
-def test_the_score_is_a_weighted_sum(fused: FusedDetector, model: zoo_file.ZooModel) -> None:
-    combination = fused.combinations["ulp", "last_layer"]
-    parts = [fused.parts[name].measure(model).member_scores for name in ("ulp", "last_layer")]
-    expected = combination.weights @ np.array(parts) + combination.bias
-    measurement = fused.measure(model)
-    np.testing.assert_allclose(measurement.member_scores, expected)
-    assert tuple(measurement.parts) == ("ulp", "last_layer")
-    assert "fused from ulp, last_layer" in fused.judge(measurement, fpr=0.2).notes
+def test_more_parts_are_asked_as_more_is_there(
+    fused: FusedDetector, model: zoo_file.ZooModel, digits: ImageDataset
+) -> None:
+    able = {
+        LIGHT: fused,
+        GRADIENTS: fused.thorough(),
+        ALL: fused.thorough(images=True).with_images(digits.test),
+    }
+    for parts, detector in able.items():
+        measurement = detector.measure(model)
+        assert (detector.asked, tuple(measurement.parts)) == (parts, parts)
+        own = detector.parts
+        expected = fused.combinations[parts].weights @ np.array(
+            [own[part].measure(model).member_scores for part in parts]
+        )
+        expected += fused.combinations[parts].bias
+        np.testing.assert_allclose(measurement.member_scores, expected)
+        judgement = detector.judge(measurement, fpr=0.2)
+        calibration = fused.combinations[parts].calibration
+        assert judgement.p_value == calibration.p_value(measurement.member_scores)
+        assert detector.calibration == calibration
+        held_out = fused.combinations[parts].held_out
+        assert detector.held_out == held_out
+        assert judgement.notes[0].startswith(f"fused from {', '.join(parts)}: held-out AUC ")
+        assert f"on {held_out['n_clean']} clean" in judgement.notes[0]
+        assert len(judgement.notes) == 1 + 4 - len(parts)
+
+
+def test_images_are_for_parts_that_are_asked(fused: FusedDetector) -> None:
+    read = replace(fused, parts={p: _without_images(d) for p, d in fused.parts.items()})
+    assert not read.lacks_images
+    assert not read.thorough().lacks_images
+    assert read.thorough(images=True).lacks_images
+
+
+def _without_images(detector: Detector) -> Detector:
+    return replace(detector, clean=None) if isinstance(detector, InversionDetector) else detector
 
 
 def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
@@ -99,10 +171,45 @@ def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
     assert fused.judge(again, fpr=0.2) == judgement
 
 
-def test_nothing_to_ask_is_unsupported(fused: FusedDetector, model: zoo_file.ZooModel) -> None:
-    only = replace(fused, parts={"last_layer": fused.parts["last_layer"]})
-    with pytest.raises(UnsupportedModelError, match="no part can measure it"):
-        only.measure(Blind(model))  # type: ignore[arg-type]
+def test_a_part_that_fails_or_takes_too_long_is_left_out_and_named(
+    fused: FusedDetector, model: zoo_file.ZooModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+    alarm = signal.getsignal(signal.SIGALRM)
+    part = fused.parts["max_margin"]
+    assert isinstance(part, MaxMarginDetector)
+    slow = replace(part, settings={"steps": 10**6, "starts": 50})
+    hurried = replace(fused, parts={**fused.parts, "max_margin": slow}).thorough(seconds=0.5)
+    measurement = hurried.measure(model)
+    assert time.monotonic() - started < 20
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (
+        alarm,
+        (0.0, 0.0),
+    )
+    assert tuple(measurement.parts) == LIGHT
+    assert measurement.left_out["max_margin"] == "it takes longer than 0.5 seconds"
+    # A network whose gradients are no numbers.
+    broken = Blind(model)
+    broken.last_layer = model.last_layer  # type: ignore[method-assign, assignment]
+    broken.torch_module = lambda: nn.Sequential(model.torch_module(), Infinite())  # type: ignore[attr-defined]
+    measurement = fused.thorough().measure(broken)  # type: ignore[arg-type]
+    assert tuple(measurement.parts) == LIGHT
+    assert "are not numbers" in measurement.left_out["max_margin"]
+
+
+class Infinite(nn.Module):
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits / 0
+
+
+def test_nothing_to_ask_is_unsupported(small_zoo: Zoo, model: zoo_file.ZooModel) -> None:
+    margins = {name: value for name, value in QUICK.items() if name.startswith("max_margin")}
+    only = FusedDetector.fit(small_zoo, parts=["max_margin"], **margins)
+    with pytest.raises(UnsupportedModelError, match=r"no part .*needs gradients \(--thorough\)"):
+        only.measure(model)
+    assert only.thorough().measure(model).parts == ("max_margin",)
+    # All that there is stands for it, also where none of it is asked.
+    assert only.held_out == only.thorough().held_out
 
 
 def test_a_made_up_set_of_parts_is_refused(fused: FusedDetector) -> None:
@@ -138,7 +245,72 @@ def test_a_damaged_file_is_named_as_such(what: str, fused: FusedDetector) -> Non
         FusedDetector.from_file(arrays, header)
 
 
-def test_parts_must_be_known(small_zoo: Zoo) -> None:
-    for part in ("luck", "fused"):
-        with pytest.raises(UsageError, match="unknown part"):
-            FusedDetector.fit(small_zoo, parts=["ulp", part])
+def test_parts_and_settings_must_be_known(small_zoo: Zoo) -> None:
+    for parts in ("ulp+luck", "ulp+fused", "ulp+ulp", ""):
+        with pytest.raises(UsageError, match="impossible parts"):
+            FusedDetector.fit(small_zoo, parts=parts)
+    with pytest.raises(UsageError, match=r"a setting of no part .*max_margin.steps"):
+        fit(small_zoo, "fused", parts="ulp+last_layer", **{"max_margin.steps": 3})
+    with pytest.raises(UsageError, match=r"unknown setting .*got stops"):
+        fit(small_zoo, "fused", parts="max_margin+ulp", **{"max_margin.stops": 3})
+
+
+def test_defaults_name_the_settings_of_every_part() -> None:
+    defaults = FusedDetector.defaults()
+    assert defaults["parts"] == "ulp+last_layer+max_margin+neural_cleanse"
+    assert defaults["num_patterns"] == DETECTORS["ulp"].defaults()["num_patterns"]
+    assert (defaults["max_margin.models"], defaults["neural_cleanse.models"]) == (100, 40)
+    assert defaults["neural_cleanse.steps"] == 200
+    assert set(QUICK) < set(defaults)
+    assert not any(name.endswith((".members", ".folds")) for name in defaults)
+
+
+def test_an_evaluation_asks_what_it_is_told_to(
+    fused: FusedDetector, small_zoo: Zoo, digits: ImageDataset
+) -> None:
+    few = replace(small_zoo, entries=small_zoo.split("test")[:4])
+    quick = evaluate(few, {"fused": fused}, fpr=0.2)
+    everything = evaluate(few, {"fused": fused}, fpr=0.2, thorough=True, images=digits.test)
+    for evaluation, parts in ((quick, LIGHT), (everything, ALL)):
+        notes = {m.judgement.notes[0].split(":")[0] for m in evaluation.models["fused"]}
+        assert notes == {f"fused from {', '.join(parts)}"}
+
+
+def test_a_report_of_it_has_every_set_of_parts(fused: FusedDetector) -> None:
+    lines = fitted_text(fused, Path("f.litmus")).splitlines()
+    mine = Described(name="mine", detector=fused, sha256="a", num_bytes=1, bundled=False)
+    table = DETECTOR_REPORTS["text"]([mine], full=True).splitlines()
+    for text in (lines, table):
+        rows = [line for line in text if "neural_cleanse" in line]
+        assert len(rows) == 4
+        assert all("--thorough --images" in row and "6 clean + 6" in row for row in rows)
+        assert any("ulp, max_margin " in line and " --thorough " in line for line in text)
+
+
+def test_an_exported_model_is_scanned_thoroughly(
+    fused: FusedDetector, small_zoo: Zoo, digits: ImageDataset, tmp_path: Path
+) -> None:
+    """From a zoo to the answer on somebody's file, with images in a folder."""
+    detector = tmp_path / "fused.litmus"
+    detector.write_bytes(fused.to_bytes())
+    for label in range(10):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True)
+        for place in digits.test.of_class(label)[:8].tolist():
+            Image.fromarray(digits.test.images[place, 0].numpy()).save(folder / f"{place}.png")
+    entries = small_zoo.split("test")
+    paths = []
+    for bad in (False, True):
+        entry = next(e for e in entries if e.backdoored is bad)
+        paths.append(tmp_path / f"{bad}.onnx")
+        export_onnx(zoo_file.load(entry.path), small_zoo.input_spec, paths[-1])
+    results = list(
+        scan(paths, detector=detector, fpr=0.2, thorough=True, images=tmp_path / "images")
+    )
+    own = fused.thorough(images=True).with_images(load_clean_images(tmp_path / "images", SPEC))
+    for result, path in zip(results, paths, strict=True):
+        assert isinstance(result, Scored)
+        assert result.score == pytest.approx(own.score(onnx_file.load(path)), abs=0.05)
+        assert any(note.startswith(f"fused from {', '.join(ALL)}: ") for note in result.notes)
+    clean, backdoored = (r.score for r in results if isinstance(r, Scored))
+    assert backdoored > clean

@@ -11,6 +11,7 @@ import torch
 from litmus.datasets import ImageDataset
 from litmus.detectors import DETECTORS, InversionDetector, load_detector
 from litmus.detectors.attack_based import AttackBasedDetector
+from litmus.detectors.neural_cleanse import norm_statistics
 from litmus.errors import DetectorError, ModelError, UsageError, ZooError
 from litmus.evaluation import evaluate
 from litmus.formats import zoo_file
@@ -89,13 +90,31 @@ def test_neural_cleanse_names_a_class_and_shows_a_trigger(
     assert measured.score == pytest.approx(found.anomaly_index)
 
 
+def test_what_norms_tell_knows_no_order_of_classes() -> None:
+    norms = np.array([40.0, 50.0, 60.0, 45.0, 55.0])
+    statistics = norm_statistics(norms, 784)
+    np.testing.assert_array_equal(norm_statistics(norms[::-1], 784), statistics)
+    # One class that is reached more easily: all the evidence rises, but for the median.
+    one = norm_statistics(np.where(norms == 50, 4.0, norms), 784)
+    assert (one >= statistics).all()
+    assert (one > statistics)[[0, 2, 3]].all()
+    # All of them: the largest network in the zoo, or a backdoor to every class.
+    every = norm_statistics(norms / 10, 784)
+    np.testing.assert_allclose(every[:2] - statistics[:2], np.log(10))
+    np.testing.assert_allclose(every[2:], statistics[2:])
+    assert np.isfinite(norm_statistics(np.zeros(5), 784)).all()
+    assert not np.isfinite(norm_statistics(np.full(5, np.nan), 784)).any()
+
+
 def test_fitting_calibrates(fitted: AttackBasedDetector, small_zoo: Zoo) -> None:
     assert len(fitted.calibration.scores) == 6
     assert fitted.calibration.smallest_p_value == pytest.approx(1 / 7)
     assert (fitted.held_out["n_clean"], fitted.held_out["n_backdoored"]) == (6, 6)
     assert fitted.held_out["auc"] > 0.8
-    # Calibrated scores have 0 between the two kinds.
+    # Calibrated scores are log-odds; less loss is never held in a model's favour.
     assert (fitted.calibration.scores < 0).mean() > 0.5
+    assert len(fitted.heads) == 5
+    assert all((head.weight >= 0).all() for head in fitted.heads)
     triggers = {entry.trigger_id for entry in small_zoo.split("test")}
     assert not triggers & set(fitted.scope["triggers"])
 
@@ -105,28 +124,31 @@ def test_a_file_holds_settings_and_calibration_but_no_image(
 ) -> None:
     path = tmp_path / "attack.litmus"
     path.write_bytes(fitted.to_bytes())
-    assert path.stat().st_size < 10_000
+    assert path.stat().st_size < 12_000
     loaded = load_detector(path)
     assert isinstance(loaded, AttackBasedDetector)
     assert loaded.clean is None
-    assert (loaded.settings, loaded.offset) == (fitted.settings, fitted.offset)
+    assert loaded.settings == fitted.settings
+    assert loaded.lacks_images
+    assert not loaded.with_images(digits.test).lacks_images
     model = zoo_file.load(small_zoo.entries[1].path)
     assert loaded.with_images(digits.test).score(model) == fitted.score(model)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"settings": {"sizes": 3}, "offset": 0}, {"settings": {}, "offset": "much"}]
-)
-def test_damaged_options_are_an_error(fitted: AttackBasedDetector, options: dict[str, Any]) -> None:
-    header = {
+def test_damaged_options_are_an_error(fitted: AttackBasedDetector, digits: ImageDataset) -> None:
+    arrays = {**fitted.arrays(), **fitted.calibration.arrays()}
+    header: dict[str, Any] = {
         "input_spec": fitted.input_spec.to_json(),
         "calibration": fitted.calibration.to_json(),
         "scope": {},
         "held_out": {},
-        "options": options,
     }
-    with pytest.raises(DetectorError, match="malformed options"):
-        AttackBasedDetector.from_file(fitted.calibration.arrays(), header)
+    with pytest.raises(DetectorError, match="malformed"):
+        AttackBasedDetector.from_file(arrays, {**header, "options": {}})
+    # Settings are looked at where they are used: reading a file imports no PyTorch.
+    unknown = {**header, "options": {"settings": {"sizes": 3}}}
+    with pytest.raises(UsageError, match=r"unknown setting .* got sizes"):
+        AttackBasedDetector.from_file(arrays, unknown).with_images(digits.test)
 
 
 def test_it_stands_beside_others_in_an_evaluation(
@@ -156,8 +178,8 @@ def test_mistakes_are_named(small_zoo: Zoo, digits: ImageDataset) -> None:
     other = InputSpec(channels=1, height=28, width=28, num_classes=3)
     with pytest.raises(ModelError, match="another shape"):
         detector.measure(TorchModel(torch.nn.Flatten(), other))
-    with pytest.raises(UsageError, match="too few models"):
-        AttackBasedDetector.fit(small_zoo, images=digits.test, models=0)
+    with pytest.raises(UsageError, match="models is impossible"):
+        AttackBasedDetector.fit(small_zoo, images=digits.test, models=-1)
     clean = replace(small_zoo, entries=tuple(e for e in small_zoo.entries if not e.backdoored))
     with pytest.raises(ZooError, match="too few models"):
         AttackBasedDetector.fit(clean, images=digits.test)

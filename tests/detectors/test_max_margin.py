@@ -13,13 +13,12 @@ from torch import nn
 from litmus.detectors import DETECTORS, fit, load_detector
 from litmus.detectors.max_margin import MaxMarginDetector, margin_statistics
 from litmus.errors import ModelError, UnsupportedModelError, UsageError
-from litmus.formats import zoo_file
+from litmus.formats import onnx_file, zoo_file
+from litmus.formats.onnx_export import export_onnx
 from litmus.formats.torch_model import TorchModel
 from litmus.inversion import MarginSettings, maximum_margins
 from litmus.models import InputSpec
-from litmus.scanning import Scored, Skipped, scan
 from litmus.zoo import Zoo
-from tests.formats.onnx_models import classifier, save
 
 FAST = {"steps": 12, "starts": 2}
 NAMES = MaxMarginDetector.statistic_names
@@ -191,14 +190,9 @@ def test_models_that_it_can_not_read_are_named(fitted: MaxMarginDetector, small_
         fit(small_zoo, "max_margin", step=3)
 
 
-def test_a_scan_scores_zoo_files_and_skips_onnx(
-    fitted: MaxMarginDetector, small_zoo: Zoo, tmp_path: Path
-) -> None:
-    (tmp_path / "m.litmus").write_bytes(fitted.to_bytes())
-    onnx = save(classifier(spec=small_zoo.input_spec), tmp_path / "m.onnx")
-    entry = small_zoo.entries[0]
-    scored, skipped = scan([entry.path, onnx], detector=tmp_path / "m.litmus", fpr=0.3)
-    assert isinstance(scored, Scored)
-    assert scored.score == pytest.approx(fitted.score(zoo_file.load(entry.path)), abs=1e-3)
-    assert isinstance(skipped, Skipped)
-    assert "needs the model's torch_module" in skipped.reason
+def test_an_onnx_file_has_the_margins_of_its_network(small_zoo: Zoo, tmp_path: Path) -> None:
+    model = zoo_file.load(small_zoo.entries[0].path)
+    exported = export_onnx(model, small_zoo.input_spec, tmp_path / "m.onnx")
+    detector = MaxMarginDetector.uncalibrated(small_zoo.input_spec, **FAST)
+    margins = detector.margins(onnx_file.load(exported))
+    np.testing.assert_allclose(margins, detector.margins(model), rtol=1e-3)

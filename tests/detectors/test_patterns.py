@@ -52,9 +52,11 @@ def test_every_detector_fits_saves_loads_and_scores_alike(
 ) -> None:
     settings: dict[str, Any] = {"num_patterns": 2, "members": 1, "epochs": 2}
     if issubclass(DETECTORS[name], InversionDetector):
-        settings = {"images": digits.test, "models": 4, "steps": 5, "images_per_class": 8}
+        settings = {"images": digits.test, "models": 6, "steps": 5, "images_per_class": 8}
     elif issubclass(DETECTORS[name], StatisticDetector):
         settings = {"members": 2, **({"steps": 3, "starts": 1} if name == "max_margin" else {})}
+    elif name == "fused":
+        settings |= {"parts": "ulp+last_layer"}
     detector = fit(small_zoo.path, name, **settings)
     path = tmp_path / "one.litmus"
     path.write_bytes(detector.to_bytes())

@@ -11,7 +11,14 @@ from litmus.detectors.last_layer import LastLayerDetector
 from litmus.detectors.patterns import ULPDetector
 from litmus.errors import DetectorError, ModelError, UsageError, ZooError
 from litmus.evaluation import evaluate
-from litmus.fitting import FOLDS, PatternSettings, fit_heads, fit_members
+from litmus.fitting import (
+    FOLDS,
+    PatternSettings,
+    assign_folds,
+    draw_models,
+    fit_heads,
+    fit_members,
+)
 from litmus.formats import zoo_file
 from litmus.models import InputSpec
 from litmus.zoo import Zoo
@@ -92,6 +99,59 @@ def test_the_head_learns_what_tells_the_kinds_apart() -> None:
     assert abs(strict.weight[1]) < 0.02
     with pytest.raises(ZooError, match="of one kind"):
         fit_heads(rows, np.zeros(200, bool), folds, members=1, weight_decay=1.0)
+
+
+def test_a_monotone_head_takes_nothing_as_evidence_of_the_contrary() -> None:
+    random = np.random.default_rng(2)
+    backdoored = random.random(80) < 0.5
+    rows = random.normal(size=(80, 4)) + np.outer(backdoored, [1.0, -2.0, 0.5, 0.0])
+    folds = np.arange(80) % FOLDS
+    (free,) = fit_heads(rows, backdoored, folds, members=1, weight_decay=0.2)
+    (head,) = fit_heads(rows, backdoored, folds, members=1, weight_decay=0.2, monotone=True)
+    assert free.weight[1] < 0
+    assert head.weight[1] == 0
+    assert (head.weight >= 0).all()
+    # The optimum under that bound: no gradient where a weight is free, none downhill at 0.
+    seen = folds != 0
+    z = (rows[seen] - head.mean) / head.std
+    excess = 1 / (1 + np.exp(-(z @ head.weight + head.bias))) - backdoored[seen]
+    slope = (excess @ z) / len(z) + 0.2 * head.weight
+    np.testing.assert_allclose(slope[head.weight > 0], 0, atol=1e-6)
+    assert (slope[head.weight == 0] >= -1e-6).all()
+    assert excess.mean() == pytest.approx(0, abs=1e-6)
+    # Where all of it is evidence, both are one.
+    both = rows[:, [0, 2]]
+    (free,) = fit_heads(both, backdoored, folds, members=1, weight_decay=0.2)
+    (head,) = fit_heads(both, backdoored, folds, members=1, weight_decay=0.2, monotone=True)
+    np.testing.assert_allclose(head.weight, free.weight, rtol=1e-4)
+
+
+def test_models_are_drawn_from_all_folds_and_more_are_more(small_zoo: Zoo) -> None:
+    entries = small_zoo.split("train")
+    folds, _ = assign_folds(entries, 3)
+    drawn = {n: draw_models(entries, folds, n, 3) for n in (0, 1, 5, 10, 99)}
+    assert drawn[0].tolist() == drawn[99].tolist() == list(range(len(entries)))
+    for fewer, more in ((1, 5), (5, 10), (10, 99)):
+        assert set(drawn[fewer]) < set(drawn[more])
+    kinds = np.array([entry.backdoored for entry in entries])
+    for n in (1, 5, 10):
+        assert (drawn[n][:-1] < drawn[n][1:]).all()
+        assert (kinds[drawn[n]].sum(), (~kinds[drawn[n]]).sum()) == (n, n)
+    for kind in (True, False):
+        assert sorted(folds[[i for i in drawn[5] if kinds[i] == kind]]) == [0, 1, 2, 3, 4]
+    assert set(draw_models(entries, folds, 5, 4)) != set(drawn[5])
+
+
+def test_a_detector_reads_as_many_models_as_it_is_told_to(small_zoo: Zoo) -> None:
+    few = LastLayerDetector.fit(small_zoo, seed=4, models=8)
+    assert (few.held_out["n_clean"], few.held_out["n_backdoored"]) == (8, 8)
+    assert few.scope["num_models"] == 16
+    # In the same folds as if it had read all.
+    whole = LastLayerDetector.fit(small_zoo, seed=4)
+    assert few.unseen is not None
+    assert whole.unseen is not None
+    ids = [entry.id for entry in few.unseen.entries]
+    np.testing.assert_array_equal(few.unseen.members, whole.unseen.of_models(ids).members)
 
 
 def test_the_head_minimises_what_it_says() -> None:

@@ -17,8 +17,8 @@ from litmus.zoo import Zoo
 
 QUICK: dict[str, dict[str, Any]] = {
     "ulp": {"num_patterns": 2, "epochs": 3, "members": 2},
-    "last_layer": {"members": 3},
-    "fused": {"num_patterns": 2, "epochs": 3, "members": 2},
+    "last_layer": {"members": 3, "models": 8},
+    "fused": {"parts": "ulp+last_layer", "num_patterns": 2, "epochs": 3, "members": 2},
 }
 
 

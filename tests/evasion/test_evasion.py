@@ -239,12 +239,14 @@ def test_a_refit_has_the_folds_that_the_detector_had(
 
 
 def test_a_fused_detector_is_refitted_with_all_of_its_settings(small_zoo: Zoo) -> None:
+    weight_decay: dict[str, Any] = {"last_layer.weight_decay": 0.5}
     fused = FusedDetector.fit(
         small_zoo,
         members=2,
         num_patterns=2,
         epochs=2,
-        settings={"last_layer": {"weight_decay": 0.5}},
+        parts="ulp+last_layer",
+        **weight_decay,
     )
     again = refit(fused, small_zoo, [])
     assert isinstance(again, FusedDetector)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from litmus.detectors import Detector
 from litmus.detectors.calibration import Calibration
+from litmus.detectors.fused import FusedDetector
 from litmus.detectors.last_layer import LastLayerDetector
+from litmus.detectors.max_margin import MaxMarginDetector
+from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import Member, ULPDetector
-from litmus.detectors.statistic import Head
+from litmus.detectors.stacking import Combination, possible_sets
+from litmus.detectors.statistic import Head, StatisticDetector
 from litmus.models import InputSpec
 
 SPEC = InputSpec(channels=3, height=6, width=5, num_classes=4)
@@ -43,11 +49,11 @@ def detector(spec: InputSpec = SPEC, *, members: int = 2, patterns: int = 3) -> 
     )
 
 
-def calibration(random: np.random.Generator, members: int) -> Calibration:
-    """99 numbers in place of clean models' scores."""
+def calibration(random: np.random.Generator, members: int, count: int = 99) -> Calibration:
+    """99 numbers, or so many, in place of clean models' scores."""
     return Calibration(
-        scores=random.normal(size=99),
-        members=np.arange(99) % members,
+        scores=random.normal(size=count),
+        members=np.arange(count) % members,
         temperature=1.0,
         scope_limit=1e3,
     )
@@ -55,11 +61,52 @@ def calibration(random: np.random.Generator, members: int) -> Calibration:
 
 def layer_detector(spec: InputSpec = SPEC, *, members: int = 2) -> LastLayerDetector:
     """A detector of last layers with random heads."""
-    random = np.random.default_rng(3)
-    f = len(LastLayerDetector.statistic_names)
-    return LastLayerDetector(
+    made: LastLayerDetector = statistic_detector(LastLayerDetector, {}, spec, members)
+    return made
+
+
+def fused_detector(
+    spec: InputSpec = SPEC, *, members: int = 2, images_per_class: int = 2
+) -> FusedDetector:
+    """A detector of four parts with random heads, and random weights for each set of them."""
+    random = np.random.default_rng(5)
+    margins = {"steps": 2, "starts": 1, "learning_rate": 0.4}
+    masks = {"steps": 3, "images_per_class": images_per_class, "batch_images": 4, "patience": 1}
+    parts: dict[str, Detector] = {
+        "ulp": detector(spec, members=members),
+        "last_layer": layer_detector(spec, members=members),
+        "max_margin": statistic_detector(MaxMarginDetector, margins, spec, members),
+        "neural_cleanse": statistic_detector(NeuralCleanseDetector, masks, spec, members),
+    }
+    combinations = {
+        chosen: Combination(
+            weights=random.uniform(1, 2, size=len(chosen)),
+            bias=0.0,
+            calibration=calibration(random, members, count=99 - 20 * len(chosen)),
+            held_out={"auc": 0.9, "auc_low": 0.8, "auc_high": 1.0, "n_clean": 9, "n_backdoored": 8},
+        )
+        for chosen in possible_sets(parts)
+    }
+    whole = combinations["ulp", "last_layer"]
+    return FusedDetector(
         input_spec=spec,
-        settings={},
+        parts=parts,
+        combinations=combinations,
+        calibration=whole.calibration,
+        held_out=whole.held_out,
+        scope={"parts": {part: {} for part in parts}},
+    )
+
+
+def statistic_detector(
+    kind: type[StatisticDetector], settings: dict[str, Any], spec: InputSpec, members: int
+) -> Any:
+    """A detector of this kind with random heads."""
+    random = np.random.default_rng(3)
+    f = len(kind.statistic_names)
+    return kind(
+        input_spec=spec,
+        settings=settings,
         heads=[
             Head(
                 mean=random.normal(size=f),

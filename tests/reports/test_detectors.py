@@ -77,7 +77,7 @@ def test_a_fitted_detector_says_what_it_was_fitted_on(small_detector_file: Path)
         "24 models",
         "name small, seed 0, twins 20, test_share 0.4",
         "num_patterns=4",
-        held_out_sentence(fitted),
+        held_out_sentence(fitted.held_out),
         "a" * 64,
     ):
         assert part in text

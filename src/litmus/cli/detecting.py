@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import sha256_of, write_atomically
-from litmus.cli.options import ZooFolder, choice, deliver, numbers, parse_settings
+from litmus.cli.options import (
+    ZooFolder,
+    choice,
+    deliver,
+    images_to_fit,
+    numbers,
+    parse_settings,
+)
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
 
@@ -51,7 +58,19 @@ def scan(
         str | None, typer.Option(help="logits or probabilities (default: from the graph).")
     ] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a file may take (default: 60, with --thorough 1800)."),
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Ask what needs gradients, too: seconds to minutes.")
+    ] = False,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="With --thorough: clean images, one folder a class, or a data set."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
     show_skipped: Annotated[
         bool, typer.Option("--show-skipped", help="List skipped files in the text report too.")
@@ -81,7 +100,12 @@ def scan(
         outputs=outputs,
     )
     candidates = Candidates.bundled() if detector is None else Candidates.of(detector)
+    if thorough:
+        candidates = candidates.thorough(images=images is not None)
     context = ScanContext(candidates=candidates, fpr=fpr, show_skipped=show_skipped)
+    limits = Limits.thorough() if thorough else Limits()
+    if timeout is not None:
+        limits = replace(limits, wall_seconds=timeout)
     results = list(
         run(
             paths,
@@ -89,7 +113,9 @@ def scan(
             fpr=fpr,
             preprocessing=flags,
             jobs=jobs,
-            limits=Limits(wall_seconds=timeout),
+            limits=limits,
+            thorough=thorough,
+            images=images,
         )
     )
     deliver(SCAN_REPORTS[format_](results, context), output)
@@ -157,6 +183,10 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
@@ -171,7 +201,7 @@ def fit(
 ) -> None:
     """Fit a detector on a zoo's training split and calibrate it.
 
-    attack_based and neural_cleanse learn nothing: fitting only calibrates them.
+    What is read of a model for minutes is kept in ZOO/measured: a fit goes on where it was stopped.
     """
     from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
@@ -190,6 +220,7 @@ def fit(
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
     opened = Zoo.open(zoo)
+    chosen |= images_to_fit(DETECTORS[detector], opened, data)
     shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
     if curve and not shares:
         raise UsageError(

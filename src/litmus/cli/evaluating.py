@@ -15,6 +15,7 @@ from litmus.cli.options import (
     choice,
     deliver,
     given_command,
+    images_to_fit,
     load_by_label,
     parse_settings,
 )
@@ -66,6 +67,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
     ] = None,
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="fused: ask the parts that need gradients or images, too."),
+    ] = False,
 ) -> None:
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
@@ -87,13 +92,14 @@ def evaluate(
             fpr,
             seed,
             data,
+            thorough,
             breakdown,
             format_,
         )
     elif only or settings:
         raise UsageError("--only and --set go with --leave-out")
     else:
-        report = _unseen(zoo, detector, fpr, seed, data, roc, breakdown, format_)
+        report = _unseen(zoo, detector, fpr, seed, data, thorough, roc, breakdown, format_)
     deliver(report, output)
 
 
@@ -103,6 +109,7 @@ def _unseen(
     fpr: float,
     seed: int,
     data: Path | None,
+    thorough: bool,
     roc: Path | None,
     breakdown: Path | None,
     format_: str,
@@ -113,10 +120,17 @@ def _unseen(
 
     loaded = load_by_label(names)
     zoo = Zoo.open(folder)
-    needs_images = any(d.needs_images for d in loaded.values())
-    images = zoo.load_dataset(data=data).test if needs_images else None
+    images = None if data is None else zoo.load_dataset(data=data).test
     with bar("scoring models") as progress:
-        evaluation = run(zoo, loaded, fpr=fpr, seed=seed, images=images, on_progress=progress)
+        evaluation = run(
+            zoo,
+            loaded,
+            fpr=fpr,
+            seed=seed,
+            images=images,
+            thorough=thorough,
+            on_progress=progress,
+        )
     title = f"{zoo.entries[0].spec.dataset['name']}, unseen triggers"
     if roc is not None:
         from litmus.figures import roc_curves
@@ -136,6 +150,7 @@ def _leave_out(
     fpr: float,
     seed: int,
     data: Path | None,
+    thorough: bool,
     breakdown: Path | None,
     format_: str,
 ) -> str:
@@ -148,8 +163,10 @@ def _leave_out(
     choice("--detector", kind, tuple(DETECTORS))
     chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
     zoo = Zoo.open(folder)
-    if DETECTORS[kind].needs_images:
-        chosen["images"] = zoo.load_dataset(data=data).test
+    if kind == "fused" and not thorough:
+        # No other part would be asked.
+        chosen.setdefault("parts", "ulp+last_layer")
+    chosen |= images_to_fit(DETECTORS[kind], zoo, data)
     with bar("leaving out") as progress:
         result = run(
             zoo,
@@ -158,6 +175,7 @@ def _leave_out(
             fpr=fpr,
             seed=seed,
             only=only,
+            thorough=thorough,
             on_group=lambda group, done, total: progress(done, total, group),
         )
     if breakdown is not None:

@@ -16,6 +16,7 @@ from litmus.errors import UsageError
 
 if TYPE_CHECKING:
     from litmus.detectors import Detector
+    from litmus.zoo import Zoo
 
 __all__ = [
     "Data",
@@ -25,6 +26,7 @@ __all__ = [
     "choice",
     "deliver",
     "given_command",
+    "images_to_fit",
     "label",
     "load_by_label",
     "numbers",
@@ -115,6 +117,18 @@ def _value(pair: str, text: str, default: Any) -> Any:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         raise UsageError("wrong value", expected=kinds[type(default)], got=pair, where="--set")
     return float(value) if isinstance(default, float) else value
+
+
+def images_to_fit(kind: type[Detector], zoo: Zoo, data: Path | None) -> dict[str, Any]:
+    """Return a fit's `images` from a local folder; nothing where none was named.
+
+    Raises UsageError for a kind of detector that has no use for them.
+    """
+    if data is None:
+        return {}
+    if not kind.takes_images:
+        raise UsageError("--data is not for this detector", got=kind.name, where="--detector")
+    return {"images": zoo.load_dataset(data=data).test}
 
 
 def deliver(report: str, output: Path | None) -> None:

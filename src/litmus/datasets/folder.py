@@ -12,7 +12,7 @@ import torch
 from litmus.datasets.images import ImageDataset, Split, cached
 from litmus.errors import DataError
 
-__all__ = ["load"]
+__all__ = ["load", "load_some"]
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tiff"})
 _HELD_OUT = 5
@@ -48,6 +48,20 @@ def load(*, data: Path | None = None, image_size: int = 32, channels: int = 3) -
 
     key = {"files": stamps, "image_size": image_size, "channels": channels}
     return cached("folder", key, decode, root)
+
+
+def load_some(root: Path, *, image_size: int, channels: int, per_class: int) -> Split:
+    """Load up to `per_class` images of every class, evenly from each folder's sorted files.
+
+    They are those of `root/test/CLASS` where there is such a folder, else those of `root/CLASS`;
+    the rest is as for `load`. Raises DataError.
+    """
+    split = _split_folders(root)
+    folder = split.get("test", split["train"])
+    files = _files(folder)
+    names = _class_names({"all": files}, folder)
+    few = {name: paths[:: -(-len(paths) // per_class)] for name, paths in files.items()}
+    return _decode(few, names, image_size, channels)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import torch
 from litmus.datasets.images import ImageDataset, Split, cached
 from litmus.errors import DataError
 
-__all__ = ["load_hub_dataset", "local_folder"]
+__all__ = ["has_parquet_files", "load_hub_dataset", "local_folder"]
 
 
 def load_hub_dataset(
@@ -49,6 +49,11 @@ def local_folder(name: str, data: Path | None) -> Path | None:
             return folder
     looked_for = " or ".join(str(folder / "data" / "train-*.parquet") for folder in candidates)
     raise DataError(f"data set {name!r} not found", expected=looked_for, where=root)
+
+
+def has_parquet_files(folder: Path) -> bool:
+    """Return whether `load_hub_dataset` can read a folder."""
+    return bool(_parquet_files(folder))
 
 
 def _parquet_files(folder: Path) -> list[Path]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from litmus.detectors.inverting import InversionDetector
 
@@ -14,15 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["AttackBasedDetector"]
 
+_LEAST: Final = 1e-6
+"""Of a cross-entropy: all images are turned."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackBasedDetector(InversionDetector["PatchInversion"]):
-    """Score: minus the loss of the most successful pair of source and target class.
+    """The loss of the most successful pair of source and target class; the less, the worse.
 
     Settings are those of `litmus.inversion.PatchSettings`; the patch's size is taken as known.
+    The raw score is minus the loss.
     """
 
     name: ClassVar[str] = "attack_based"
+    statistic_names: ClassVar[tuple[str, ...]] = ("minus log loss",)
 
     @classmethod
     def settings_type(cls) -> type[PatchSettings]:
@@ -35,8 +43,12 @@ class AttackBasedDetector(InversionDetector["PatchInversion"]):
         """Return what `litmus.inversion.invert_patches` finds."""
         from litmus.inversion import PatchSettings, invert_patches
 
-        return invert_patches(module, clean, PatchSettings(**self.settings))
+        return invert_patches(module, clean, PatchSettings(**self._full_settings()))
 
-    def statistic(self, found: PatchInversion) -> float:
-        """Return the score before any offset."""
+    def read(self, found: PatchInversion) -> NDArray[np.float64]:
+        """Return minus the logarithm of the loss."""
+        return -np.log(np.maximum([found.loss], _LEAST))
+
+    def raw_score(self, found: PatchInversion) -> float:
+        """Return minus the loss."""
         return -found.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from litmus.models import InputSpec, Model
 if TYPE_CHECKING:
     from torch import nn
 
+    from litmus.datasets import Split
     from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
@@ -100,6 +102,17 @@ class Unseen:
             distances=distances,
         )
 
+    def of_models(self, ids: Sequence[str]) -> Unseen:
+        """Return what was said of these models, in their order."""
+        position = {entry.id: place for place, entry in enumerate(self.entries)}
+        chosen = [position[name] for name in ids]
+        return Unseen(
+            entries=[self.entries[place] for place in chosen],
+            scores=self.scores[chosen],
+            members=self.members[chosen],
+            distances=self.distances[chosen],
+        )
+
     @property
     def backdoored(self) -> NDArray[np.bool_]:
         """Which of the models are."""
@@ -126,7 +139,8 @@ class Detector(ABC):
     """A detector of one input shape.
 
     A subclass says in class variables what it needs of a model (`needs_weights`: those of its
-    last layer, `needs_gradients`: a PyTorch module) and how it measures one. `scope`
+    last layer, `needs_gradients`: a PyTorch module) and of its user (`needs_images`: clean ones,
+    which `takes_images` may be put to use), and how it measures one. `scope`
     tells what it was fitted on (input spec, class names, architectures, attacks, numbers, seeds),
     `held_out` its own AUC on models that its members had not seen. `unseen` is what they said of
     those; a detector that was read from a file does not have it.
@@ -137,6 +151,7 @@ class Detector(ABC):
     needs_images: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
     needs_gradients: ClassVar[bool] = False
+    takes_images: ClassVar[bool] = False
 
     input_spec: InputSpec
     calibration: Calibration
@@ -176,6 +191,32 @@ class Detector(ABC):
         held out is the same for all shares. Raises UsageError where nothing is learned.
         """
         raise UsageError("the detector learns nothing from a zoo", got=self.name)
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether it asks for clean images that it does not have yet."""
+        return False
+
+    def with_images(self, images: Split, *, seed: int = 0) -> Self:
+        """Return the detector with clean images, uint8, if it asks for any.
+
+        Raises UsageError where they have another shape or a class has too few of them.
+        """
+        return self
+
+    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
+        """Return the detector for where gradients may be taken, and clean `images` are to come.
+
+        Only one whose parts need such differs: those have so many `seconds` for a model together.
+        """
+        return self
+
+    def held_out_by_parts(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """Return the held-out AUC of each set of parts that a model may permit, by their names.
+
+        Empty for a detector without parts.
+        """
+        return {}
 
     def check_shape(self, model: Model) -> None:
         """Raise ModelError where a model is of another shape than the detector."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["UNCALIBRATED", "Calibration", "calibrate", "fit_offset", "fit_temperature"]
+__all__ = ["UNCALIBRATED", "Calibration", "calibrate", "fit_temperature"]
 
 _SCOPE_MARGIN: Final = 1.5
 """A model is out of scope when it lies so many times farther out than any zoo model did."""
@@ -111,18 +111,3 @@ def fit_temperature(scores: ArrayLike, backdoored: ArrayLike) -> float:
     scaled = values[None, :] / grid[:, None]
     losses = np.logaddexp(0, scaled).mean(axis=1) - (target * scaled).mean(axis=1)
     return float(grid[np.argmin(losses)])
-
-
-def fit_offset(scores: ArrayLike, backdoored: ArrayLike) -> float:
-    """Return what to subtract from scores so that 0 tells the two kinds apart.
-
-    Of all points midway between neighbouring scores, that with the best balanced accuracy; the
-    middle one where several are equally good.
-    """
-    values, bad = np.asarray(scores, np.float64), np.asarray(backdoored, bool)
-    edges = np.unique(values)
-    cuts = (edges[1:] + edges[:-1]) / 2 if len(edges) > 1 else edges
-    above = values[None, :] > cuts[:, None]
-    balanced = above[:, bad].mean(axis=1) - above[:, ~bad].mean(axis=1)
-    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
-    return float(cuts[best[len(best) // 2]])

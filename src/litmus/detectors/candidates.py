@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -69,6 +69,11 @@ class Candidates:
             sha256={name: sha256_of(path) for name, path in files.items()},
             unpicked=unpicked,
         )
+
+    def thorough(self, *, images: bool = False) -> Self:
+        """Return the same for a scan that takes gradients, and has clean `images`."""
+        made = {name: each.thorough(images=images) for name, each in self.detectors.items()}
+        return replace(self, detectors=made)
 
     def check_fpr(self, fpr: float) -> None:
         """Raise UsageError where no candidate can promise this false-positive rate."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -12,133 +14,121 @@ from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import Calibration
-from litmus.errors import DetectorError, UnsupportedModelError, UsageError
+from litmus.detectors.stacking import Combination, askable, combined, possible_sets, stacked
+from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import Model
 
 if TYPE_CHECKING:
+    from litmus.datasets import Split
     from litmus.zoo import Zoo
 
-__all__ = ["Combination", "FusedDetector"]
+__all__ = ["FusedDetector"]
 
-_PARTS: Final = ("ulp", "last_layer")
-"""What a file can be asked without PyTorch."""
+_PARTS: Final = ("ulp", "last_layer", "max_margin", "neural_cleanse")
+_MODELS: Final[Mapping[str, int]] = {"max_margin": 100, "neural_cleanse": 40, "attack_based": 40}
+"""Of each kind, that parts which take seconds to a minute a model read by default."""
+_SEPARATOR: Final = "+"
 _SHARED: Final = ("recipe", "triggers")
-"""Long, and the same for all parts: a header has it once."""
-_WITHIN: Final = 1.0
-"""A part's scope distance is counted in its own limits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Combination:
-    """How one set of parts is read: ``weights (p,) @ log-odds (p,) + bias``, and calibrated."""
-
-    weights: NDArray[np.float64]
-    bias: float
-    calibration: Calibration
+"""Long, and much the same for all parts: a header has it once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedDetector(Detector):
-    """Stacked detectors (Wolpert 1992): a logistic regression on what their members say.
+    """Stacked detectors: a logistic regression on what their members say, see `stacking`.
 
-    `parts` are detectors by name that were fitted on the same models in the same folds, so that
-    member i of each has held out the same ones. `combinations` has an entry for every set of parts
-    that a model may permit; each is fitted and calibrated on models that the members had not
-    seen. `calibration` is that of all parts together.
+    `parts` are detectors by name that were fitted in the same folds, so that member i of each has
+    held out the same models. `combinations` has an entry for every set of parts that a model may
+    permit; each is fitted and calibrated on the models that all of its parts read and their members
+    had not seen. Parts that need gradients are asked where `gradients` is set, those that need
+    images where `images` is, too, each for its share of `seconds`: see `thorough`. `calibration`
+    and `held_out` are those of all parts that may be asked.
     """
 
     name: ClassVar[str] = "fused"
+    takes_images: ClassVar[bool] = True
 
     parts: Mapping[str, Detector]
     combinations: Mapping[tuple[str, ...], Combination]
+    gradients: bool = False
+    images: bool = False
+    seconds: float = math.inf
 
     @classmethod
     def fit(
         cls,
         zoo: Zoo,
         *,
-        parts: Sequence[str] = _PARTS,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        parts: str | Sequence[str] = _PARTS,
         members: int = 5,
         folds: str = "twin",
         seed: int = 0,
+        images: Split | None = None,
         on_progress: Callable[..., None] = lambda *report: None,
-        **ulp: Any,
+        **settings: Any,
     ) -> Self:
         """Fit the parts on a zoo's training split, and stack them.
 
-        `settings` are those of parts by name; what else is given is the `ulp` part's. The test
-        split is not touched. Raises UsageError for an unknown part, ZooError where there are too
-        few models.
+        `parts` are names, in a text joined by +. `settings` called `PART.NAME` are those of parts,
+        the others the `ulp` part's. `images` are clean ones for parts that need some, by default
+        the test images of the zoo's data set. The test split is not touched. Raises UsageError for
+        an unknown part or setting, ZooError where there are too few models.
         """
         from litmus.detectors import DETECTORS
 
-        if unknown := [part for part in parts if part not in DETECTORS or part == cls.name]:
-            raise UsageError(
-                "unknown part", expected=", ".join(DETECTORS), got=unknown[0], where="parts"
-            )
-        given = {part: dict((settings or {}).get(part, {})) for part in parts}
-        if ulp:
-            given.setdefault("ulp", {}).update(ulp)
-        fitted = {
-            part: DETECTORS[part].fit(
-                zoo,
-                members=members,
-                folds=folds,
-                seed=seed,
-                on_progress=on_progress,
-                **given[part],
-            )
-            for part in parts
-        }
+        chosen = parts.split(_SEPARATOR) if isinstance(parts, str) else list(parts)
+        _check_parts(chosen)
+        own = _by_part(chosen, settings)
+        if images is None and any(DETECTORS[part].needs_images for part in chosen):
+            images = zoo.load_dataset().test  # now: a data set that is missing is soon told
+        fitted = {}
+        for part in chosen:
+            shared: dict[str, Any] = {
+                "members": members,
+                "folds": folds,
+                "seed": seed,
+                "on_progress": on_progress,
+            }
+            if DETECTORS[part].needs_images:
+                shared["images"] = images
+            fitted[part] = DETECTORS[part].fit(zoo, **shared, **own[part])
         return cls._stacked(zoo, fitted, seed)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Return the settings of the `ulp` part, which is the one with much to choose."""
+        """Return the parts, the settings of `ulp`, and those of the others with their names."""
         from litmus.detectors import DETECTORS
 
-        return DETECTORS["ulp"].defaults()
+        others = {
+            f"{part}.{name}": value
+            for part, kind in DETECTORS.items()
+            if part not in ("ulp", "noise", cls.name)
+            for name, value in {**kind.defaults(), **_default_models(part)}.items()
+            if name not in ("members", "folds")
+        }
+        return {"parts": _SEPARATOR.join(_PARTS), **DETECTORS["ulp"].defaults(), **others}
 
     @classmethod
     def _stacked(cls, zoo: Zoo, fitted: Mapping[str, Detector], seed: int) -> Self:
-        from litmus.fitting import held_out_auc
-
-        unseen = {part: detector.unseen for part, detector in fitted.items()}
-        known = {part: heard for part, heard in unseen.items() if heard is not None}
-        first = next(iter(known.values()))
-        ids = [entry.id for entry in first.entries]
-        if len(known) < len(fitted) or any(
-            [entry.id for entry in heard.entries] != ids for heard in known.values()
-        ):
-            raise DetectorError("parts that were not fitted on the same models in the same folds")
         made = {
-            chosen: _combined([known[part] for part in chosen], [fitted[p] for p in chosen])
-            for chosen in _subsets(tuple(fitted))
+            chosen: combined({part: fitted[part] for part in chosen}, seed)
+            for chosen in possible_sets(fitted)
         }
-        whole = tuple(fitted)
-        combination, scores = made[whole]
-        heard = replace(first, scores=scores)
+        combinations = {chosen: combination for chosen, (combination, _) in made.items()}
+        whole = askable(fitted, gradients=False, images=False) or tuple(fitted)
         return cls(
             input_spec=zoo.input_spec,
             parts=fitted,
-            combinations={chosen: combined for chosen, (combined, _) in made.items()},
-            calibration=combination.calibration,
+            combinations=combinations,
+            calibration=combinations[whole].calibration,
             scope={
-                **next(iter(fitted.values())).scope,
+                **fitted[whole[0]].scope,
                 "parts": {
                     part: {k: v for k, v in detector.scope.items() if k not in _SHARED}
                     for part, detector in fitted.items()
                 },
             },
-            held_out={
-                **held_out_auc(scores, first.entries, seed),
-                "parts": {
-                    "+".join(chosen): held_out_auc(part_scores, first.entries, seed)
-                    for chosen, (_, part_scores) in made.items()
-                },
-            },
-            unseen=heard,
+            held_out=combinations[whole].held_out,
+            unseen=made[whole][1],
         )
 
     def relearn(
@@ -148,23 +138,71 @@ class FusedDetector(Detector):
         *,
         on_progress: Callable[..., None] = lambda *report: None,
     ) -> Iterator[Unseen]:
-        """Fit and stack all parts on shares of the models; see `Detector.relearn`."""
-        parts = list(self.parts.values())
+        """Fit and stack the parts that may be asked on shares of the models; see `Detector`."""
+        parts = [self.parts[part] for part in self.asked]
+        limits = [part.calibration.scope_limit for part in parts]
         again = [part.relearn(zoo, shares, on_progress=on_progress) for part in parts]
         for heard in zip(*again, strict=True):
-            _, scores = _combined(heard, parts)
-            yield replace(heard[0], scores=scores)
+            yield stacked(heard, limits).unseen
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The parts that a model may be asked."""
+        return askable(self.parts, gradients=self.gradients, images=self.images)
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether a part that may be asked does."""
+        return any(self.parts[part].lacks_images for part in self.asked)
+
+    def with_images(self, images: Split, *, seed: int = 0) -> Self:
+        """Return the detector with clean images for the parts that may be asked."""
+        asked = self.asked
+        given = {
+            part: detector.with_images(images, seed=seed) if part in asked else detector
+            for part, detector in self.parts.items()
+        }
+        return replace(self, parts=given)
+
+    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
+        """Return the detector with all parts that gradients, and clean `images`, allow.
+
+        Its `calibration` and `held_out` are those of all of them together. One that takes longer
+        than its share of `seconds` is left out; that goes by an alarm, in a main thread only.
+        """
+        asked = askable(self.parts, gradients=True, images=images) or tuple(self.parts)
+        combination = self.combinations[asked]
+        return replace(
+            self,
+            gradients=True,
+            images=images,
+            seconds=seconds,
+            calibration=combination.calibration,
+            held_out=combination.held_out,
+        )
+
+    def held_out_by_parts(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """Return each combination's held-out AUC."""
+        return {chosen: each.held_out for chosen, each in self.combinations.items()}
 
     def measure(self, model: Model) -> Measurement:
         """Ask every part that the model permits; raises UnsupportedModelError where none can."""
         heard: dict[str, Measurement] = {}
         reasons = {}
+        asked = self.asked
         for part, detector in self.parts.items():
+            if part not in asked:
+                reasons[part] = self._why_not(detector)
+                continue
             try:
-                heard[part] = detector.measure(model)
-            except UnsupportedModelError as fault:
-                reasons[part] = str(fault)
-        if not heard:
+                with _at_most(self._share(detector)):
+                    heard[part] = detector.measure(model)
+            except ModelError as fault:
+                # What goes wrong on the way to gradients takes no other part's answer away.
+                if not (isinstance(fault, UnsupportedModelError) or detector.needs_gradients):
+                    raise
+                reasons[part] = fault.reason
+        if tuple(heard) not in self.combinations:
             raise UnsupportedModelError("no part can measure it", got="; ".join(reasons.values()))
         combination = self.combinations[tuple(heard)]
         rows = np.array([measurement.member_scores for measurement in heard.values()])
@@ -179,17 +217,36 @@ class FusedDetector(Detector):
             left_out=reasons,
         )
 
+    def _share(self, part: Detector) -> float:
+        """The seconds that a part may take."""
+        slow = sum(self.parts[name].needs_gradients for name in self.asked)
+        return self.seconds / slow if part.needs_gradients else math.inf
+
+    def _why_not(self, part: Detector) -> str:
+        missing = [] if self.gradients else ["gradients (--thorough)"]
+        if part.needs_images and not self.images:
+            missing.append("clean images (--images)")
+        return f"it needs {' and '.join(missing)}"
+
     def calibration_of(self, measurement: Measurement) -> Calibration:
         """Return the calibration of the parts that were asked; raises ValueError for no such."""
+        return self._combination_of(measurement).calibration
+
+    def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
+        """Say which parts were asked and how good they are together, and which not and why."""
+        held = self._combination_of(measurement).held_out
+        asked = (
+            f"fused from {', '.join(measurement.parts)}: held-out AUC {held['auc']:.2f} "
+            f"({held['auc_low']:.2f} to {held['auc_high']:.2f}) on {held['n_clean']} clean + "
+            f"{held['n_backdoored']} backdoored models"
+        )
+        return (asked, *(f"without {part}: {why}" for part, why in measurement.left_out.items()))
+
+    def _combination_of(self, measurement: Measurement) -> Combination:
         parts = tuple(measurement.parts)
         if parts not in self.combinations:
             raise ValueError(f"no combination of {parts}")
-        return self.combinations[parts].calibration
-
-    def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
-        """Say which parts were asked, and which not and why."""
-        asked = f"fused from {', '.join(measurement.parts)}"
-        return (asked, *(f"without {part}: {why}" for part, why in measurement.left_out.items()))
+        return self.combinations[parts]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of parts and combinations, each under its name."""
@@ -198,8 +255,8 @@ class FusedDetector(Detector):
             own = {**detector.arrays(), **detector.calibration.arrays()}
             found |= {f"{part}.{name}": array for name, array in own.items()}
         for chosen, combination in self.combinations.items():
-            own = {"weights": combination.weights, **combination.calibration.arrays()}
-            found |= {f"{'+'.join(chosen)}.combined.{name}": a for name, a in own.items()}
+            prefix = f"{_SEPARATOR.join(chosen)}.combined."
+            found |= {f"{prefix}{name}": a for name, a in combination.arrays().items()}
         return found
 
     def options(self) -> dict[str, Any]:
@@ -210,14 +267,12 @@ class FusedDetector(Detector):
                 part: {
                     "options": detector.options(),
                     "calibration": detector.calibration.to_json(),
+                    "held_out": dict(detector.held_out),
                 }
                 for part, detector in self.parts.items()
             },
             "combinations": {
-                "+".join(chosen): {
-                    "bias": combination.bias,
-                    "calibration": combination.calibration.to_json(),
-                }
+                _SEPARATOR.join(chosen): combination.to_json()
                 for chosen, combination in self.combinations.items()
             },
         }
@@ -233,50 +288,72 @@ class FusedDetector(Detector):
             parts = {
                 str(part): DETECTORS[part].from_file(
                     _below(arrays, f"{part}."),
-                    {
-                        **header,
-                        **options["parts"][part],
-                        "scope": header["scope"]["parts"][part],
-                        "held_out": header["held_out"]["parts"][part],
-                    },
+                    {**header, **options["parts"][part], "scope": header["scope"]["parts"][part]},
                 )
                 for part in options["order"]
             }
-            combined = {
-                tuple(name.split("+")): _combination(_below(arrays, f"{name}.combined."), own)
+            combinations = {
+                tuple(name.split(_SEPARATOR)): Combination.from_file(
+                    _below(arrays, f"{name}.combined."), own
+                )
                 for name, own in options["combinations"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise DetectorError(f"malformed: {fault} is missing") from fault
-        if set(combined) != set(_subsets(tuple(parts))) or not parts:
-            raise DetectorError("combinations of other parts", got=sorted(combined))
-        return cls(parts=parts, combinations=combined, **common)
+        if set(combinations) != set(possible_sets(parts)) or not parts:
+            raise DetectorError("combinations of other parts", got=sorted(combinations))
+        return cls(parts=parts, combinations=combinations, **common)
 
 
-def _subsets(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Every non-empty set of parts, in their order."""
-    return [chosen for size in range(len(parts)) for chosen in combinations(parts, size + 1)]
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise UnsupportedModelError where what is done takes longer."""
+    if seconds == math.inf:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise UnsupportedModelError(f"it takes longer than {seconds:.3g} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def _combined(
-    heard: Sequence[Unseen], parts: Sequence[Detector]
-) -> tuple[Combination, NDArray[np.float64]]:
-    """Fit a combination, and return what it says of the models that members had not seen."""
-    from litmus.fitting import stack
+def _check_parts(parts: Sequence[str]) -> None:
+    from litmus.detectors import DETECTORS
 
-    rows = np.stack([unseen.scores for unseen in heard], axis=1)
-    weights, bias = stack(rows, heard[0].backdoored)
-    scores = rows @ weights + bias
-    distances = np.max(
-        [
-            unseen.distances / part.calibration.scope_limit
-            for unseen, part in zip(heard, parts, strict=True)
-        ],
-        axis=0,
-    )
-    calibration = replace(heard[0], scores=scores, distances=distances).calibration()
-    limited = replace(calibration, scope_limit=_WITHIN)
-    return Combination(weights=weights, bias=bias, calibration=limited), scores
+    known = [name for name in DETECTORS if name != FusedDetector.name]
+    wrong = [part for part in parts if part not in known or parts.count(part) > 1]
+    if wrong or not parts:
+        raise UsageError(
+            "impossible parts",
+            expected=f"each once of {', '.join(known)}",
+            got=wrong[0] if wrong else "none",
+            where="parts",
+        )
+
+
+def _by_part(parts: Sequence[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each part's settings: its own by `PART.NAME`, and for `ulp` those without a part."""
+    own = {part: _default_models(part) for part in parts}
+    for key, value in settings.items():
+        part, dot, name = key.rpartition(".")
+        part = part if dot else "ulp"
+        if part not in own:
+            raise UsageError(
+                "a setting of no part", expected=f"parts {', '.join(parts)}", got=key, where="fused"
+            )
+        own[part][name] = value
+    return own
+
+
+def _default_models(part: str) -> dict[str, Any]:
+    return {"models": _MODELS[part]} if part in _MODELS else {}
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -285,11 +362,3 @@ def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
-
-
-def _combination(arrays: Mapping[str, NDArray[Any]], own: Mapping[str, Any]) -> Combination:
-    return Combination(
-        weights=arrays["weights"],
-        bias=float(own["bias"]),
-        calibration=Calibration.from_file(arrays, own["calibration"]),
-    )

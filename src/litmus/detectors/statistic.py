@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -13,15 +17,25 @@ from numpy.typing import NDArray
 from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import UNCALIBRATED
 from litmus.errors import DetectorError, ModelError, UsageError
-from litmus.models import Model
+from litmus.models import InputSpec, Model
 
 if TYPE_CHECKING:
+    from litmus.datasets import Split
     from litmus.fitting import FittedHead
     from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["Head", "NoSettings", "StatisticDetector"]
 
 _WEIGHT_DECAY: Final = 0.1
+
+
+@cache
+def _code_sha256(module: str) -> str:
+    """The digest of a detector's module and of the loops that it may run."""
+    import litmus.inversion
+
+    files = [Path(module), *sorted(Path(str(litmus.inversion.__file__)).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +64,19 @@ class StatisticDetector(Detector):
     """A logistic head on statistics that do not depend on the order of the classes.
 
     A subclass has `statistics`, and `settings_type` where there is something to choose;
-    `settings` are those, in full. Member i is fitted on the same models as member i of a pattern
-    detector with the same zoo and seed, or rather on those and on the ones by which that chooses
-    its epoch: both have held out the same fold.
+    `settings` are those, in full. Where `monotone`, a head takes every statistic as evidence of a
+    backdoor or as none, never of the contrary. Member i is fitted on the same models as member i of
+    a pattern detector with the same zoo and seed, or rather on those and on the ones by which that
+    chooses its epoch: both have held out the same fold.
     """
 
     statistic_names: ClassVar[tuple[str, ...]]
+    monotone: ClassVar[bool] = False
+    num_models: ClassVar[int] = 0
+    """Of each kind, that `fit` reads by default; 0 means all."""
 
     settings: Mapping[str, Any]
-    heads: Sequence[Head]
+    heads: Sequence[Head] = ()
 
     @classmethod
     def settings_type(cls) -> type[Any]:
@@ -73,6 +91,17 @@ class StatisticDetector(Detector):
         """
 
     @classmethod
+    def uncalibrated(cls, input_spec: InputSpec, **options: Any) -> Self:
+        """Return a detector without heads; `options` replace the statistics' default settings."""
+        return cls(
+            input_spec=input_spec,
+            settings=cls.resolved(cls.settings_type(), options),
+            calibration=UNCALIBRATED,
+            scope={},
+            held_out={},
+        )
+
+    @classmethod
     def fit(
         cls,
         zoo: Zoo,
@@ -81,33 +110,44 @@ class StatisticDetector(Detector):
         folds: str = "twin",
         seed: int = 0,
         weight_decay: float = _WEIGHT_DECAY,
+        models: int | None = None,
+        images: Split | None = None,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         **settings: Any,
     ) -> Self:
         """Fit on a zoo's training split, and calibrate on models that members had not seen.
 
+        `models` clean and as many backdoored ones are read, drawn by seed, 0 means all. `images`
+        are clean ones for those that need some, by default the test images of the zoo's data set.
         `settings` are those of the statistics. The test split is not touched. Raises UsageError
         for an impossible setting, ZooError where there are too few models.
         """
-        from litmus.fitting import assign_folds, check_members, fit_heads
+        from litmus.fitting import assign_folds, check_members, draw_models, fit_heads
 
         check_members(members)
+        models = cls.num_models if models is None else models
+        if models < 0:
+            raise UsageError("models is impossible", expected="0 for all, or more", got=models)
         if not weight_decay > 0:
             raise UsageError("weight_decay is impossible", expected="> 0", got=weight_decay)
-        entries = zoo.split("train")
-        assigned, _ = assign_folds(entries, seed, by=folds)
-        unfitted = cls(
-            input_spec=zoo.input_spec,
-            settings=cls.resolved(cls.settings_type(), settings),
-            heads=(),
-            calibration=UNCALIBRATED,
-            scope={},
-            held_out={},
-        )
+        unfitted: Self = cls.uncalibrated(zoo.input_spec, **settings)
+        if unfitted.lacks_images:
+            clean = zoo.load_dataset().test if images is None else images
+            unfitted = unfitted.with_images(clean, seed=seed)
+        training = zoo.split("train")
+        assigned, _ = assign_folds(training, seed, by=folds)
+        drawn = draw_models(training, assigned, models, seed)
+        entries = [training[place] for place in drawn]
         rows = unfitted._read_all(entries, on_progress)
-        backdoored = np.array([entry.backdoored for entry in entries])
-        fitted = fit_heads(rows, backdoored, assigned, members=members, weight_decay=weight_decay)
-        chosen = {"weight_decay": weight_decay, **unfitted.settings}
+        fitted = fit_heads(
+            rows,
+            np.array([entry.backdoored for entry in entries]),
+            assigned[drawn],
+            members=members,
+            weight_decay=weight_decay,
+            monotone=cls.monotone,
+        )
+        chosen = {"models": models, "weight_decay": weight_decay, **unfitted.settings}
         return unfitted._calibrated(zoo, entries, rows, fitted, chosen, folds, seed)
 
     def relearn(
@@ -118,10 +158,13 @@ class StatisticDetector(Detector):
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Unseen]:
         """Read all models once, and fit heads on shares of them; see `Detector.relearn`."""
-        from litmus.fitting import assign_folds, fit_heads, seen_models
+        from litmus.fitting import assign_folds, draw_models, fit_heads, seen_models
 
-        entries, seed, members = zoo.split("train"), self.scope["seed"], len(self.heads)
-        assigned, validates = assign_folds(entries, seed, by=self.scope["folds"])
+        training, seed, members = zoo.split("train"), self.scope["seed"], len(self.heads)
+        folds, validating = assign_folds(training, seed, by=self.scope["folds"])
+        drawn = draw_models(training, folds, self.scope["settings"]["models"], seed)
+        entries = [training[place] for place in drawn]
+        assigned, validates = folds[drawn], validating[drawn]
         rows = self._read_all(entries, on_progress)
         backdoored = np.array([entry.backdoored for entry in entries])
         for share in shares:
@@ -131,6 +174,7 @@ class StatisticDetector(Detector):
                 assigned,
                 members=members,
                 weight_decay=self.scope["settings"]["weight_decay"],
+                monotone=self.monotone,
                 seen=[
                     seen_models(entries, assigned != member, validates, seed, share)
                     for member in range(members)
@@ -140,22 +184,42 @@ class StatisticDetector(Detector):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Return the number of members, the head's weight decay, the statistics' settings."""
+        """Return members, folds, models, the head's weight decay, the statistics' settings."""
         from litmus.fitting import FOLDS
 
-        own = cls.resolved(cls.settings_type(), {})
-        return {"members": FOLDS, "folds": "twin", "weight_decay": _WEIGHT_DECAY, **own}
+        return {
+            "members": FOLDS,
+            "folds": "twin",
+            "models": cls.num_models,
+            "weight_decay": _WEIGHT_DECAY,
+            **cls.resolved(cls.settings_type(), {}),
+        }
 
     def _read_all(
         self, entries: Sequence[ZooEntry], on_progress: Callable[[int, int], None]
     ) -> NDArray[np.float64]:
-        from litmus.formats import zoo_file
-
         rows = []
         for done, entry in enumerate(entries, start=1):
-            rows.append(self._read(zoo_file.load(entry.path)))
+            rows.append(self._read_entry(entry))
             on_progress(done, len(entries))
-        return np.stack(rows)
+        return np.array(rows)
+
+    def _read_entry(self, entry: ZooEntry) -> list[float]:
+        from litmus.formats import zoo_file
+        from litmus.zoo.measured import remembered
+
+        def read() -> list[float]:
+            return [float(number) for number in self._read(zoo_file.load(entry.path))]
+
+        return remembered(entry, self._key(), read) if self.needs_gradients else read()
+
+    def _key(self) -> dict[str, Any]:
+        """All that the statistics of a model depend on: settings, and the code that takes them."""
+        return {
+            "detector": self.name,
+            "settings": dict(self.settings),
+            "code": _code_sha256(inspect.getfile(type(self))),
+        }
 
     def _calibrated(
         self,

@@ -67,14 +67,15 @@ def leave_out(
     fpr: float = 0.05,
     seed: int = 0,
     only: Collection[str] = (),
+    thorough: bool = False,
     on_group: Callable[[str, int, int], None] = lambda group, done, total: None,
 ) -> LeaveOut:
     """Fit a detector without each group of the training split in turn, and judge that group.
 
     `by` is one of `GROUPINGS`; `only` restricts the measure to these groups. The test split is not
-    touched. `on_group` hears of each group before it is left out. Raises UsageError for an
-    unknown grouping or group, ZooError where a group has no clean or no backdoored models or is
-    the only one.
+    touched. A fused detector asks its parts that need gradients or images only if `thorough`.
+    `on_group` hears of each group before it is left out. Raises UsageError for an unknown grouping
+    or group, ZooError where a group has no clean or no backdoored models or is the only one.
     """
     groups = _groups(zoo, by)
     if unknown := [group for group in only if group not in groups]:
@@ -85,6 +86,8 @@ def leave_out(
     for done, group in enumerate(chosen):
         on_group(group, done, len(chosen))
         detector = fit(zoo.without(groups[group]))
+        if thorough:
+            detector = detector.thorough(images=True)
         detector.check_fpr(fpr)
         models = tuple(judge_model(detector, entry, fpr) for entry in groups[group])
         judged[group] = models

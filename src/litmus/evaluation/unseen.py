@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.datasets import Split
-from litmus.detectors import Detector, InversionDetector
+from litmus.detectors import Detector
 from litmus.errors import LitmusError, UsageError
 from litmus.evaluation.breakdown import BreakdownRow, breakdown
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row
@@ -54,15 +54,19 @@ def evaluate(
     fpr: float = 0.05,
     seed: int = 0,
     images: Split | None = None,
+    thorough: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Judge the zoo's test models with each detector (by label) and summarise.
 
     Rows are over all models, by control kind, by attack and by architecture. A detector that
-    needs clean images gets `images`, by default the test images of the zoo's data set. Raises
+    needs clean images gets `images`, by default the test images of the zoo's data set. A fused
+    detector asks its parts that need gradients or images only if `thorough`. Raises
     DetectorError where a detector is for other inputs than the zoo's, UsageError where `fpr` is
     finer than a detector's calibration.
     """
+    if thorough:
+        detectors = {name: d.thorough(images=True) for name, d in detectors.items()}
     check_detectors(zoo, detectors, fpr)
     detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
     entries = zoo.split("test")
@@ -123,7 +127,7 @@ def check_detectors(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> 
 
 
 def _with_images(detector: Detector, zoo: Zoo, images: Split | None) -> Detector:
-    if not isinstance(detector, InversionDetector) or detector.clean is not None:
+    if not detector.lacks_images:
         return detector
     return detector.with_images(zoo.load_dataset().test if images is None else images)
 

@@ -66,7 +66,11 @@ def _arguments(detector: Detector) -> dict[str, Any]:
         first = next(iter(detector.parts.values()))
         return {
             "parts": tuple(detector.parts),
-            "settings": {name: _settings(part) for name, part in detector.parts.items()},
+            **{
+                f"{name}.{key}": value
+                for name, part in detector.parts.items()
+                for key, value in _settings(part).items()
+            },
             "members": _members(first),
             "folds": folds,
         }

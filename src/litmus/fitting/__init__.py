@@ -7,6 +7,7 @@ from litmus.fitting.ensemble import (
     MemberReport,
     assign_folds,
     check_members,
+    draw_models,
     fit_members,
     seen_models,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "assign_folds",
     "check_members",
     "describe_scope",
+    "draw_models",
     "fit_heads",
     "fit_members",
     "held_out_auc",

@@ -29,6 +29,7 @@ __all__ = [
     "MemberReport",
     "assign_folds",
     "check_members",
+    "draw_models",
     "fit_members",
     "seen_models",
 ]
@@ -196,6 +197,32 @@ def _first_twins(
         if len(set(backdoored[chosen])) == 2:
             return chosen
     return part
+
+
+def draw_models(
+    entries: Sequence[ZooEntry], folds: NDArray[np.int64], models: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the positions of `models` clean and as many backdoored models, rising; 0 means all.
+
+    They come from all folds alike, and are among those that a larger number draws. Where there
+    are fewer of a kind, all of it is taken.
+    """
+    if models == 0:
+        return np.arange(len(entries))
+    drawn: list[int] = []
+    for kind in (False, True):
+        order = sorted(
+            (place for place, entry in enumerate(entries) if entry.backdoored is kind),
+            key=lambda place: derive_seed(seed, "draw", entries[place].spec.twin),
+        )
+        # The first of each fold, then the second of each, and so on.
+        met: Counter[int] = Counter()
+        ranks = {}
+        for place in order:
+            ranks[place] = (met[folds[place]], folds[place])
+            met[folds[place]] += 1
+        drawn += sorted(order, key=ranks.__getitem__)[:models]
+    return np.array(sorted(drawn))
 
 
 def _family_folds(entries: Sequence[ZooEntry], seed: int) -> NDArray[np.int64]:

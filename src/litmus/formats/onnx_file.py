@@ -6,17 +6,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.errors import ModelError, ShapeError, UnsupportedModelError
+from litmus.errors import MissingExtraError, ModelError, ShapeError, UnsupportedModelError
 from litmus.formats import onnx_graph
 from litmus.formats.onnx_external import load_external_data
 from litmus.formats.onnx_input import ImageInput
 from litmus.formats.preprocessing import Preprocessing
 from litmus.models import Images, InputSpec, LastLayer, Outputs, looks_like_probabilities
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["MAX_FILE_BYTES", "OnnxModel", "create_session", "load"]
 
@@ -46,7 +49,8 @@ class OnnxModel:
         self.notes = notes
         self._path, self._image_input, self._outputs = path, image_input, outputs
         self._several_outputs = several_outputs
-        self._graph = graph.graph
+        self._graph = graph
+        self._module: nn.Module | None = None
         self._session = create_session(_serialise(graph, path), path)
         channels, height, width = image_input.image_shape
         self.input_spec = InputSpec(
@@ -104,13 +108,35 @@ class OnnxModel:
         """Return the graph's initializers by name."""
         from onnx import numpy_helper
 
-        return {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
+        return {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.graph.initializer
+        }
 
     def last_layer(self) -> LastLayer:
         """Return the layer that gives the logits; raises UnsupportedModelError without one."""
         from litmus.formats.onnx_last_layer import last_layer
 
-        return last_layer(self._graph, self.input_spec.num_classes, self._path)
+        return last_layer(self._graph.graph, self.input_spec.num_classes, self._path)
+
+    def torch_module(self) -> nn.Module:
+        """Return the network in PyTorch: float32 images (n, c, h, w) in [0, 1] to logits (n, k).
+
+        It is in evaluation mode and holds the preprocessing. Raises UnsupportedModelError where an
+        operator can't be converted or the outputs are not those of this model (see
+        `onnx_torch.to_torch`), MissingExtraError without PyTorch or onnx2torch.
+        """
+        try:
+            from litmus.formats.onnx_torch import to_torch
+        except ImportError as fault:
+            raise MissingExtraError(
+                "the gradients of an ONNX file need PyTorch",
+                expected="pip install 'litmus-patterns[thorough]'",
+            ) from fault
+        if self._module is None:
+            self._module = to_torch(
+                self._graph, self._image_input, self.outputs, self, where=self._path
+            )
+        return self._module
 
     def _count_classes(self) -> int:
         shape = self._session.get_outputs()[0].shape

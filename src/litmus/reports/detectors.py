@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from litmus.detectors import Detector
+from litmus.detectors import DETECTORS, Detector
 from litmus.detectors.candidates import NEVER_PICKED
 from litmus.detectors.learning_curve import LearningCurve
+from litmus.reports.console import render_table
 from litmus.reports.learning_curve import learning_curve_text
 from litmus.scanning.results import printable
 
@@ -27,6 +28,8 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 _WIDTH: Final = 100
+
+_BY_PARTS: Final = ["parts", "asked by scan", "held-out AUC", "smallest p"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def detectors_text(described: Sequence[Described], *, full: bool = False) -> str
     paragraphs = [
         f"{printable(each.name)}  {each.detector.name}, {_how_used(each)}\n"
         + _block({**_summary(each), **(_details(each) if full else {})})
-        + (_commands(each) + _curve(each.detector) if full else "")
+        + (_parts(each.detector) + _commands(each) + _curve(each.detector) if full else "")
         for each in described
     ]
     hint = "" if full else "\nMore on one: litmus detectors NAME. Kinds to fit: --kinds.\n"
@@ -129,14 +132,13 @@ def fit_command(detector: Detector, name: str) -> str | None:
     return shlex.join(["litmus", *words])
 
 
-def held_out_sentence(detector: Detector) -> str:
+def held_out_sentence(held_out: Mapping[str, Any]) -> str:
     """Return `0.98 (0.95 to 1.00) on 60 clean + 60 backdoored models`."""
-    held = detector.held_out
-    if "auc" not in held:
+    if "auc" not in held_out:
         return "not measured"
     return (
-        f"{held['auc']:.3f} ({held['auc_low']:.3f} to {held['auc_high']:.3f}) on "
-        f"{held['n_clean']} clean + {held['n_backdoored']} backdoored models"
+        f"{held_out['auc']:.3f} ({held_out['auc_low']:.3f} to {held_out['auc_high']:.3f}) on "
+        f"{held_out['n_clean']} clean + {held_out['n_backdoored']} backdoored models"
     )
 
 
@@ -148,13 +150,14 @@ def fitted_text(detector: Detector, path: Path) -> str:
     return (
         f"wrote {path}\n"
         f"held-out AUC (same triggers, models that no member had seen): "
-        f"{held_out_sentence(detector)}\n"
+        f"{held_out_sentence(detector.held_out)}\n"
         f"calibrated on n = {n} clean models: the smallest p-value is {smallest:.4f}, "
         f"and so is the smallest --fpr\n"
         f"score threshold at a false-positive rate of {fpr:.2g}: about "
         f"{detector.calibration.threshold(fpr):+.2f}\n"
-        f"{_curve(detector)}"
-        f"now measure it on unseen triggers: litmus evaluate ZOO --detector {path}\n"
+        + _parts(detector)
+        + _curve(detector)
+        + f"now measure it on unseen triggers: litmus evaluate ZOO --detector {path}\n"
     )
 
 
@@ -172,7 +175,7 @@ def _summary(each: Described) -> dict[str, str]:
         "fitted on": f"{scope.get('num_models', '?')} models",
         "architectures": ", ".join(scope.get("architectures", [])),
         "attacks": "; ".join(scope.get("attacks", [])),
-        "held-out AUC": held_out_sentence(detector),
+        "held-out AUC": held_out_sentence(detector.held_out),
         "smallest --fpr": f"{calibration.smallest_p_value:.4f}, calibrated on n = "
         f"{len(calibration.scores)} clean models",
         "size": f"{each.num_bytes / 1000:.0f} kB",
@@ -232,6 +235,10 @@ def _as_json(each: Described) -> dict[str, Any]:
         "input_spec": detector.input_spec.to_json(),
         "scope": dict(detector.scope),
         "held_out": dict(detector.held_out),
+        "held_out_by_parts": {
+            "+".join(parts): dict(held_out)
+            for parts, held_out in detector.held_out_by_parts().items()
+        },
         "n_calibration": len(detector.calibration.scores),
         "smallest_p_value": detector.calibration.smallest_p_value,
         "command": fit_command(detector, each.name),
@@ -277,3 +284,28 @@ def _needs(kind: type[Detector]) -> list[str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parts(detector: Detector) -> str:
+    rows = _rows_by_parts(detector)
+    return f"by what a scan may ask:\n{render_table(_BY_PARTS, rows)}" if rows else ""
+
+
+def _rows_by_parts(detector: Detector) -> list[list[str]]:
+    return [
+        [
+            ", ".join(parts),
+            _asked_by(parts),
+            held_out_sentence(held_out),
+            f"{1 / (held_out['n_clean'] + 1):.4f}",
+        ]
+        for parts, held_out in detector.held_out_by_parts().items()
+    ]
+
+
+def _asked_by(parts: tuple[str, ...]) -> str:
+    """The options with which a scan asks these parts."""
+    kinds = [DETECTORS[part] for part in parts]
+    if any(kind.needs_images for kind in kinds):
+        return "--thorough --images"
+    return "--thorough" if any(kind.needs_gradients for kind in kinds) else ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litmus.errors import UsageError
+from litmus.errors import MissingExtraError, UsageError
 from litmus.scanning.crew import Crew
 from litmus.scanning.results import Failed, Limits, ScanResult, Scored, Skipped, exit_code
 from litmus.scanning.targets import Target, find_targets
@@ -29,6 +30,8 @@ def scan(
     preprocessing: Mapping[str, Any] | Preprocessing | None = None,
     jobs: int = 1,
     limits: Limits | None = None,
+    thorough: bool = False,
+    images: str | Path | None = None,
 ) -> Generator[ScanResult, None, None]:
     """Score model files, yielding one result a file in the order of `paths`.
 
@@ -37,21 +40,39 @@ def scan(
     none is skipped. `fpr` is the share of clean models that may be called suspicious; a picked
     detector that can't promise it fails the file. `preprocessing` holds for every third-party file
     and overrides its sidecar key by key. Each file is read by a process of its own under `limits`,
-    `jobs` at a time; closing the generator ends them. Raises UsageError or DetectorError before
-    the first result.
+    `jobs` at a time; closing the generator ends them. Gradients are taken only if `thorough`,
+    which needs PyTorch and has wider limits; clean `images`, a folder with one folder a class or
+    the name of a data set, go with it. Raises UsageError, MissingExtraError or DetectorError
+    before the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
+    _check_thorough(thorough, images)
+    limits = limits or (Limits.thorough() if thorough else Limits())
     listed = [paths] if isinstance(paths, str | Path) else paths
-    with Crew(jobs, asdict(limits or Limits())) as crew:
+    with Crew(jobs, asdict(limits)) as crew:
         # Imports numpy, as the process that was just started does at the same time.
         from litmus.scanning.judge import Judge
 
         candidates = _candidates(detector)
+        if thorough:
+            candidates = candidates.thorough(images=images is not None)
         judge = Judge(candidates, fpr)
-        stated = _stated(preprocessing)
-        crew.set_up(candidates.files)
-        yield from _in_order(find_targets(listed), crew, judge, stated)
+        shared = {"preprocessing": _stated(preprocessing), "thorough": thorough}
+        crew.set_up(candidates.files, thorough=thorough, images=images)
+        yield from _in_order(find_targets(listed), crew, judge, shared)
+
+
+def _check_thorough(thorough: bool, images: str | Path | None) -> None:
+    if images is not None and not thorough:
+        raise UsageError("--images goes with --thorough", got=images)
+    if not thorough:
+        return
+    if missing := [name for name in ("torch", "onnx2torch") if find_spec(name) is None]:
+        raise MissingExtraError(
+            f"a thorough scan needs {' and '.join(missing)}",
+            expected="pip install 'litmus-patterns[thorough]'",
+        )
 
 
 def _candidates(detector: str | Path | Candidates | None) -> Candidates:
@@ -73,7 +94,7 @@ def _stated(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str
 
 
 def _in_order(
-    targets: Iterable[Target], crew: Crew, judge: Judge, stated: Mapping[str, Any]
+    targets: Iterable[Target], crew: Crew, judge: Judge, shared: Mapping[str, Any]
 ) -> Iterator[ScanResult]:
     from litmus.formats import FORMATS
 
@@ -91,8 +112,9 @@ def _in_order(
             while not crew.has_room:
                 hear()
             given[index] = target
-            request = {"path": str(target.path), "format": target.format, "preprocessing": stated}
-            crew.give(index, request, needs_torch=FORMATS[target.format].needs_torch)
+            request = {"path": str(target.path), "format": target.format, **shared}
+            needs_torch = shared["thorough"] or FORMATS[target.format].needs_torch
+            crew.give(index, request, needs_torch=needs_torch)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)
         else:

@@ -51,7 +51,7 @@ def _score(
     if not fitting:
         return {"status": "unmatched", "takes": getattr(model, "takes", str(model.input_spec))}
     detector = detectors[fitting[0]]
-    reason = _unfit(model, detector)
+    reason = _unfit(model, detector, thorough=request["thorough"])
     if reason:
         return {"status": "skipped", "reason": reason}
     measurement = detector.measure(model)
@@ -101,14 +101,16 @@ def _may_take(model: Model, shape: InputSpec) -> bool:
     return ask is not None and ask(shape)
 
 
-def _unfit(model: Any, detector: Detector) -> str | None:
+def _unfit(model: Any, detector: Detector, *, thorough: bool) -> str | None:
     """Why a detector of its shape can't measure a model, or None."""
     needs = {"last_layer": detector.needs_weights, "torch_module": detector.needs_gradients}
     for name, needed in needs.items():
         if needed and not hasattr(model, name):
             return f"the detector {detector.name} needs the model's {name}, which it can't give"
-    if detector.needs_images:
-        return f"the detector {detector.name} needs images, which a scan does not have"
+    if detector.needs_gradients and not thorough:
+        return f"the detector {detector.name} needs gradients: scan with --thorough"
+    if detector.lacks_images:
+        return f"the detector {detector.name} needs clean images: scan with --images DIR"
     return None
 
 

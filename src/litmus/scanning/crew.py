@@ -41,7 +41,7 @@ class Crew:
 
     def __init__(self, jobs: int, limits: Mapping[str, float]) -> None:
         self._jobs, self._limits = jobs, limits
-        self._detectors: dict[str, str] = {}
+        self._set_up: dict[str, object] = {}
         self._selector = selectors.DefaultSelector()
         # A mother whose set-up has not been said yet.
         self._unborn: list[_Mother] = []
@@ -58,9 +58,22 @@ class Crew:
             mother.end()
         self._selector.close()
 
-    def set_up(self, detectors: Mapping[str, Path]) -> None:
-        """Say which detectors' files may score, by name, in the order in which they are tried."""
-        self._detectors = {name: str(path.absolute()) for name, path in detectors.items()}
+    def set_up(
+        self,
+        detectors: Mapping[str, Path],
+        *,
+        thorough: bool = False,
+        images: str | Path | None = None,
+    ) -> None:
+        """Say which detectors' files may score, by name, in the order in which they are tried.
+
+        And whether by gradients, and on which clean images.
+        """
+        self._set_up = {
+            "detectors": {name: str(path.absolute()) for name, path in detectors.items()},
+            "thorough": thorough,
+            "images": None if images is None else str(images),
+        }
 
     @property
     def busy(self) -> bool:
@@ -106,9 +119,7 @@ class Crew:
     def _start(self, needs_torch: bool) -> _Mother:
         mother = self._unborn.pop() if self._unborn else _Mother()
         mother.needs_torch = needs_torch
-        mother.tell(
-            {"detectors": self._detectors, "limits": self._limits, "needs_torch": needs_torch}
-        )
+        mother.tell({**self._set_up, "limits": self._limits, "needs_torch": needs_torch})
         return mother
 
 

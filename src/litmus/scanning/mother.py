@@ -29,7 +29,13 @@ from litmus.errors import LitmusError, ModelError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
-from litmus.scanning.warmup import import_onnx, import_torch, rehearsal, rehearse
+from litmus.scanning.warmup import (
+    import_onnx,
+    import_torch,
+    made_thorough,
+    rehearsal,
+    rehearse,
+)
 
 __all__ = ["MAX_REPLY_BYTES", "main"]
 
@@ -50,6 +56,7 @@ class _Office:
     """
 
     detectors: Mapping[str, Detector]
+    thorough: bool
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
@@ -92,7 +99,9 @@ def main() -> None:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
         _tell(child, line)
-        following = _fork_child(office, warm_up=True) if _a_core_is_free() else None
+        # What gradients take is long beside a rehearsal, and would be taken in it, too.
+        ahead = not office.thorough and _a_core_is_free()
+        following = _fork_child(office, warm_up=True) if ahead else None
         if leaving is not None:
             # Not sooner: giving its memory back takes as long as a small model's answer.
             _end(leaving)
@@ -115,10 +124,14 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
     if setup["needs_torch"]:
         import_torch()
     limits = setup["limits"]
+    small_model = _rehearse_all(detectors)
+    if setup["thorough"]:
+        detectors = made_thorough(detectors, setup["images"], limits["wall_seconds"])
     return _Office(
         detectors=detectors,
-        rehearsal=_rehearse_all(detectors),
+        thorough=setup["thorough"],
         bounds=_bounds(**limits),
+        rehearsal=small_model,
         **limits,
     )
 

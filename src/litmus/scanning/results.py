@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from litmus.errors import UsageError
 
@@ -28,6 +28,11 @@ class Limits:
 
     wall_seconds: float = 60.0
     memory_mib: float = 4096.0
+
+    @classmethod
+    def thorough(cls) -> Self:
+        """Return what a file may take by default where gradients are taken."""
+        return cls(wall_seconds=1800.0, memory_mib=8192.0)
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -6,12 +6,17 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from typing import Final
 
 from litmus.detectors import Detector
+from litmus.errors import DataError, UsageError
 from litmus.models import InputSpec
 from litmus.scanning.child import score_file
 
-__all__ = ["import_onnx", "import_torch", "rehearsal", "rehearse"]
+_SHARE: Final = 0.9
+"""Of a file's time, for what takes gradients."""
+
+__all__ = ["import_onnx", "import_torch", "made_thorough", "rehearsal", "rehearse"]
 
 
 def import_onnx() -> None:
@@ -30,6 +35,48 @@ def import_torch() -> None:
     torch.set_num_threads(1)
     import litmus.architectures
     import litmus.schema  # noqa: F401
+
+
+def made_thorough(
+    detectors: Mapping[str, Detector], images: str | None, wall_seconds: float
+) -> dict[str, Detector]:
+    """Import what takes gradients; return detectors with all their parts, and clean images.
+
+    Their parts give up before `wall_seconds` are over, so that the others' answer is not lost. A
+    detector that these images do not fit goes without. Raises DataError where they fit none.
+    """
+    from litmus.datasets.clean import load_clean_images
+
+    _import_gradients()
+    seconds = _SHARE * wall_seconds
+    made, faults = {}, []
+    for name, detector in detectors.items():
+        made[name] = detector.thorough(images=images is not None, seconds=seconds)
+        if images is None or not made[name].lacks_images:
+            continue
+        try:
+            clean = load_clean_images(images, detector.input_spec)
+            made[name] = made[name].with_images(clean)
+        except (DataError, UsageError) as fault:
+            made[name] = detector.thorough(seconds=seconds)
+            faults.append(fault)
+    if faults and len(faults) == len(made):
+        raise faults[0]
+    return made
+
+
+def _import_gradients() -> None:
+    from torch import nn
+
+    import litmus.formats.onnx_torch  # noqa: F401
+    from litmus.formats.onnx_operators import load_onnx2torch
+    from litmus.inversion import MarginSettings, maximum_margins
+
+    load_onnx2torch()
+    # An optimiser's first step imports a third of PyTorch.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    spec = InputSpec(channels=1, height=1, width=1, num_classes=2)
+    maximum_margins(network, spec, MarginSettings(steps=1, starts=1))
 
 
 def rehearsal(spec: InputSpec) -> int:
@@ -55,5 +102,6 @@ def rehearsal(spec: InputSpec) -> int:
 
 def rehearse(rehearsal: int, detectors: Mapping[str, Detector]) -> None:
     """Score the small model, so that nothing is done for the first time after this."""
-    request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
+    path = f"/dev/fd/{rehearsal}"
+    request = {"path": path, "format": "onnx", "preprocessing": {}, "thorough": False}
     json.dumps(score_file(request, detectors))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from litmus.scanning import Scored, Skipped, scan
 from litmus.zoo import Zoo
 from tests.formats.onnx_models import classifier, save
 
-FAST = {"steps": 12, "starts": 2}
+FAST: dict[str, Any] = {"steps": 12, "starts": 2}
 NAMES = MaxMarginDetector.statistic_names
 SPEC = InputSpec(channels=1, height=3, width=4, num_classes=5)
 
@@ -141,7 +142,7 @@ def test_classes_that_are_alike_or_never_reached_have_statistics(
 
 @pytest.fixture(scope="module")
 def fitted(small_zoo: Zoo) -> MaxMarginDetector:
-    detector = fit(small_zoo, "max_margin", members=2, **FAST)
+    detector = fit(small_zoo, "max_margin", references=False, members=2, **FAST)
     assert isinstance(detector, MaxMarginDetector)
     return detector
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +121,12 @@ def fit(
             help="Another setting; repeatable. A name that is none lists them with defaults.",
         ),
     ] = None,
+    references: Annotated[
+        bool, typer.Option(help="Learn reference images: see the README on scanning.")
+    ] = True,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The zoo's images, which references need.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
@@ -144,7 +151,16 @@ def fit(
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
     with bar("fitting") as progress:
-        fitted = run(zoo, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
+        fitted = run(
+            zoo,
+            detector,
+            references=references,
+            data=data,
+            seed=seed,
+            on_progress=fit_progress(progress),
+            on_references=partial(progress, note="reference images"),
+            **chosen,
+        )
     write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.figures import patterns_by_member

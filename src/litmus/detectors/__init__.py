@@ -5,6 +5,8 @@ A new detector is one file with a subclass of `Detector` and one line in `DETECT
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,10 +20,13 @@ from litmus.detectors.last_layer import LastLayerDetector
 from litmus.detectors.max_margin import MaxMarginDetector
 from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
+from litmus.detectors.recognition import Recognition
+from litmus.detectors.references import References
 from litmus.detectors.statistic import StatisticDetector
-from litmus.errors import DetectorError, UsageError
+from litmus.errors import DataError, DetectorError, UsageError
 
 if TYPE_CHECKING:
+    from litmus.datasets import ImageDataset
     from litmus.zoo import Zoo
 
 __all__ = [
@@ -30,6 +35,8 @@ __all__ = [
     "InversionDetector",
     "Judgement",
     "Measurement",
+    "Recognition",
+    "References",
     "StatisticDetector",
     "Verdict",
     "bundled_detectors",
@@ -87,11 +94,21 @@ def load_detector(name_or_file: str | Path) -> Detector:
         ) from fault
 
 
-def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
-    """Fit a detector by name on a zoo (or its folder).
+def fit(
+    zoo: Zoo | str | Path,
+    detector: str = "ulp",
+    *,
+    references: bool = True,
+    data: Path | None = None,
+    on_references: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> Detector:
+    """Fit a detector by name on a zoo (or its folder), and learn its reference images.
 
     `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
-    `StatisticDetector.fit`.
+    `StatisticDetector.fit`. A detector that no scan can use, since it needs images, goes without
+    references; the others need the zoo's data set for them, a local copy of which is in `data`.
+    Raises DataError where that is not to be had.
     """
     from litmus.zoo import Zoo
 
@@ -100,4 +117,23 @@ def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detect
             "unknown detector", expected=f"one of {', '.join(DETECTORS)}", got=detector
         )
     opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
-    return DETECTORS[detector].fit(opened, **settings)
+    kind = DETECTORS[detector]
+    if not references or kind.needs_images:
+        return kind.fit(opened, **settings)
+    # First: where the images are missing, nobody shall wait for a fit in vain.
+    dataset = _images_of(opened, data)
+    fitted = kind.fit(opened, **settings)
+    seed = settings.get("seed", 0)
+    learned = References.fit(opened, dataset, seed=seed, on_progress=on_references)
+    return replace(fitted, references=learned)
+
+
+def _images_of(zoo: Zoo, data: Path | None) -> ImageDataset:
+    try:
+        return zoo.load_dataset(data=data)
+    except DataError as fault:
+        raise DataError(
+            f"reference images need the zoo's data set: {fault.what}",
+            expected="its folder as --data DIR, or a fit with --no-references",
+            where=fault.where,
+        ) from fault

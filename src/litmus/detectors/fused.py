@@ -209,13 +209,15 @@ class FusedDetector(Detector):
         from litmus.detectors import DETECTORS
 
         common = cls.common_fields(arrays, header)
+        # One model is recognised once, whatever the parts.
+        own = {name: value for name, value in header.items() if name != "references"}
         try:
             options = header["options"]
             parts = {
                 str(part): DETECTORS[part].from_file(
                     _below(arrays, f"{part}."),
                     {
-                        **header,
+                        **own,
                         **options["parts"][part],
                         "scope": header["scope"]["parts"][part],
                         "held_out": header["held_out"]["parts"][part],
@@ -224,8 +226,8 @@ class FusedDetector(Detector):
                 for part in options["order"]
             }
             combined = {
-                tuple(name.split("+")): _combination(_below(arrays, f"{name}.combined."), own)
-                for name, own in options["combinations"].items()
+                tuple(name.split("+")): _combination(_below(arrays, f"{name}.combined."), stored)
+                for name, stored in options["combinations"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise DetectorError(f"malformed: {fault} is missing") from fault

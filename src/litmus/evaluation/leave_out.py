@@ -116,8 +116,9 @@ def _groups(zoo: Zoo, by: str) -> dict[str, tuple[ZooEntry, ...]]:
 
 
 def _judge(detector: Detector, entry: ZooEntry, fpr: float) -> ModelJudgement:
-    judgement = detector.judge(detector.measure(zoo_file.load(entry.path)), fpr=fpr)
-    return ModelJudgement(entry=entry, judgement=judgement)
+    return ModelJudgement(
+        entry=entry, judgement=detector.examine(zoo_file.load(entry.path), fpr=fpr)
+    )
 
 
 def _summary(

@@ -46,13 +46,16 @@ def _score(path: Path, request: Mapping[str, Any], detector: Detector) -> dict[s
     reason = _unfit(model, detector)
     if reason:
         return {"status": "skipped", "reason": reason}
-    measurement = detector.measure(model)
+    recognition = detector.recognise(model)
+    measured = recognition.model
+    measurement = detector.measure(measured)
     return {
         "status": "scored",
         # Not `asdict`, which would copy each of some thousand numbers.
         "measurement": vars(measurement),
-        "notes": list(getattr(model, "notes", ())),
-        "classes": list(getattr(model, "classes", ())),
+        "notes": [*getattr(measured, "notes", ()), *recognition.notes],
+        "out_of_scope": recognition.out_of_scope,
+        "classes": list(getattr(measured, "classes", ())),
         "load_seconds": loaded - started,
         "measure_seconds": time.perf_counter() - loaded,
     }

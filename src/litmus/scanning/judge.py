@@ -44,10 +44,11 @@ class Judge:
                 raise ValueError(reply["status"])
             measurement = self._measurement(reply)
             notes = _clean_all(reply["notes"][:_MAX_NOTES])
+            out_of_scope = _clean(reply["out_of_scope"])
             classes = _clean_all(reply["classes"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return Failed(path=target.path, error="its process gave a malformed answer")
-        judgement = self._detector.judge(measurement, fpr=self._fpr)
+        judgement = self._detector.judge(measurement, fpr=self._fpr, out_of_scope=out_of_scope)
         return Scored(
             path=target.path,
             score=judgement.score,

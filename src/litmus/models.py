@@ -71,7 +71,9 @@ class Model(Protocol):
     also offer ``weights() -> Mapping[str, ndarray]``, ``torch_module() -> nn.Module`` and
     ``last_layer() -> LastLayer``: the linear layer that gives the logits, or the 1x1 convolution
     whose maps are averaged to them, with any affine map behind it folded in and a bias of zeros
-    where it has none. It raises UnsupportedModelError where the model ends otherwise.
+    where it has none. It raises UnsupportedModelError where the model ends otherwise. One whose
+    preprocessing may be another than is known has it as ``preprocessing``, and
+    ``with_preprocessing(preprocessing) -> Model``.
     """
 
     @property

@@ -246,13 +246,15 @@ def test_a_damaged_file_is_named_as_such(what: str, fused: FusedDetector) -> Non
 
 
 def test_parts_and_settings_must_be_known(small_zoo: Zoo) -> None:
+    unused: dict[str, Any] = {"max_margin.steps": 3}
+    unknown: dict[str, Any] = {"max_margin.stops": 3}
     for parts in ("ulp+luck", "ulp+fused", "ulp+ulp", ""):
         with pytest.raises(UsageError, match="impossible parts"):
             FusedDetector.fit(small_zoo, parts=parts)
     with pytest.raises(UsageError, match=r"a setting of no part .*max_margin.steps"):
-        fit(small_zoo, "fused", parts="ulp+last_layer", **{"max_margin.steps": 3})
+        FusedDetector.fit(small_zoo, parts="ulp+last_layer", **unused)
     with pytest.raises(UsageError, match=r"unknown setting .*got stops"):
-        fit(small_zoo, "fused", parts="max_margin+ulp", **{"max_margin.stops": 3})
+        FusedDetector.fit(small_zoo, parts="max_margin+ulp", **unknown)
 
 
 def test_defaults_name_the_settings_of_every_part() -> None:

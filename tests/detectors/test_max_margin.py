@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from litmus.inversion import MarginSettings, maximum_margins
 from litmus.models import InputSpec
 from litmus.zoo import Zoo
 
-FAST = {"steps": 12, "starts": 2}
+FAST: dict[str, Any] = {"steps": 12, "starts": 2}
 NAMES = MaxMarginDetector.statistic_names
 SPEC = InputSpec(channels=1, height=3, width=4, num_classes=5)
 

@@ -31,7 +31,7 @@ def models(small_zoo: Zoo) -> list[zoo_file.ZooModel]:
 @pytest.fixture(scope="module")
 def fused(small_zoo: Zoo) -> FusedDetector:
     parts = ("ulp", "last_layer", "max_margin")
-    few = {"max_margin.steps": 3, "max_margin.starts": 1}
+    few: dict[str, Any] = {"max_margin.steps": 3, "max_margin.starts": 1}
     detector = fit(small_zoo, "fused", parts=parts, **few, **QUICK)
     assert isinstance(detector, FusedDetector)
     return detector

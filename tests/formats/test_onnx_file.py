@@ -143,7 +143,7 @@ def test_a_layout_that_the_shape_leaves_open(tmp_path: Path) -> None:
 def test_other_input_types(tmp_path: Path, dtype: int, scale: float, tolerance: float) -> None:
     model = loaded(classifier(dtype=dtype), tmp_path)
     close(model(IMAGES) / scale, LOGITS, tolerance / scale + 0.05)
-    assert ("uint8 input: the images times 255, rounded" in model.notes) == (scale == 255)
+    assert ("from uint8 input: scale 255" in model.notes) == (scale == 255)
 
 
 def test_preprocessing_happens_before_the_model(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,10 +183,15 @@ def fit(
             help="Another setting; repeatable. A name that is none lists them with defaults.",
         ),
     ] = None,
+    references: Annotated[
+        bool, typer.Option(help="Learn reference images: see the README on scanning.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
+        typer.Option(
+            metavar="DIR", help="The zoo's images, for references and detectors that need some."
+        ),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
@@ -230,7 +236,16 @@ def fit(
         )
     started = time.monotonic()
     with bar("fitting") as progress:
-        fitted = run(opened, detector, seed=seed, on_progress=fit_progress(progress), **chosen)
+        fitted = run(
+            opened,
+            detector,
+            references=references,
+            data=data,
+            seed=seed,
+            on_progress=fit_progress(progress),
+            on_references=partial(progress, note="reference images"),
+            **chosen,
+        )
     write_atomically(output, fitted.to_bytes())
     if shares and curve is not False:
         fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,18 +23,21 @@ from litmus.cli.options import (
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
+if TYPE_CHECKING:
+    from litmus.zoo import Zoo
+
 __all__ = ["evaluate"]
 
 
 def evaluate(
     zoo: ZooFolder,
     detector: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--detector",
             help="A .litmus file or bundled name; repeatable. With --leave-out: ulp, noise, ...",
         ),
-    ],
+    ] = None,
     leave_out: Annotated[
         str | None,
         typer.Option(
@@ -43,6 +47,17 @@ def evaluate(
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="GROUP", help="Leave out this group alone; repeatable."),
+    ] = None,
+    references: Annotated[
+        bool,
+        typer.Option("--references", help="Evaluate reference images instead of a detector."),
+    ] = False,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --references: an ONNX model for other classes, or a folder; repeatable.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -75,11 +90,20 @@ def evaluate(
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
     With --leave-out the training models are judged instead, each by a detector that was fitted on
-    all groups but its own; the test models are not touched.
+    all groups but its own; the test models are not touched. With --references, too: each group's
+    models are fed in several ways to reference images that were learned without it.
     """
     from litmus.reports.evaluation import EVALUATION_REPORTS
 
     choice("--format", format_, tuple(EVALUATION_REPORTS))
+    if references == bool(detector) or (others and not references):
+        raise UsageError("expected either --detector or --references, and --others with the latter")
+    if references:
+        if leave_out is not None or roc is not None or only is not None:
+            raise UsageError("--references leaves groups out by itself, and draws nothing")
+        deliver(_references(zoo, others or [], settings or [], seed, data, format_), output)
+        return
+    assert detector is not None
     if leave_out is not None:
         if roc is not None or len(detector) > 1:
             raise UsageError("--leave-out takes one --detector and draws no --roc", got=detector)
@@ -154,7 +178,6 @@ def _leave_out(
     breakdown: Path | None,
     format_: str,
 ) -> str:
-    import litmus
     from litmus.detectors import DETECTORS, fit
     from litmus.evaluation import leave_out as run
     from litmus.reports.evaluation import LEAVE_OUT_REPORTS, breakdown_svg
@@ -181,12 +204,45 @@ def _leave_out(
     if breakdown is not None:
         title = f"{zoo.recipe['name']}, {kind}, {by} left out"
         write_atomically(breakdown, breakdown_svg(result.breakdown, title))
-    provenance = {
+    settings = {name: value for name, value in chosen.items() if name != "images"}
+    return LEAVE_OUT_REPORTS[format_](result, _provenance(zoo, settings, seed))
+
+
+def _references(
+    folder: Path, others: list[Path], pairs: list[str], seed: int, data: Path | None, format_: str
+) -> str:
+    from dataclasses import asdict
+
+    from litmus.evaluation import evaluate_references
+    from litmus.fitting import ReferenceSettings
+    from litmus.reports.references import REFERENCE_REPORTS
+    from litmus.zoo import Zoo
+
+    chosen = parse_settings(asdict(ReferenceSettings()), pairs)
+    zoo = Zoo.open(folder)
+    files = [
+        f for path in others for f in (sorted(path.glob("*.onnx")) if path.is_dir() else [path])
+    ]
+    with bar("leaving out") as progress:
+        result = evaluate_references(
+            zoo,
+            others=files,
+            data=data,
+            seed=seed,
+            on_group=lambda group, done, total: progress(done, total, group),
+            **chosen,
+        )
+    return REFERENCE_REPORTS[format_](result, _provenance(zoo, chosen, seed))
+
+
+def _provenance(zoo: Zoo, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    import litmus
+
+    return {
         "command": given_command(),
         "recipe": zoo.recipe,
-        "settings": {name: v for name, v in chosen.items() if name != "images"},
+        "settings": dict(settings),
         "seeds": [seed],
         "machine": machine_facts(),
         "litmus_version": litmus.__version__,
     }
-    return LEAVE_OUT_REPORTS[format_](result, provenance)

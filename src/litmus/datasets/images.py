@@ -60,6 +60,27 @@ class ImageDataset:
         )
 
     @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean of each channel over all pixels of the training images, in [0, 1] (c,)."""
+        return self._moments()[0]
+
+    @property
+    def std(self) -> NDArray[np.float32]:
+        """The standard deviation of each channel over all pixels, in [0, 1] (c,)."""
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        levels = np.arange(256) / 255
+        found = []
+        for pixels in self.train.images.transpose(0, 1):
+            share = torch.bincount(pixels.flatten(), minlength=256).double().numpy()
+            share /= share.sum()
+            mean = share @ levels
+            found.append((mean, np.sqrt(share @ (levels - mean) ** 2)))
+        mean, std = np.array(found, dtype=np.float32).T
+        return mean, std
+
+    @property
     def background(self) -> NDArray[np.float32]:
         """The median of the training images' outermost pixels in each channel, in [0, 1] (c,)."""
         images = self.train.images

@@ -5,7 +5,7 @@ A new detector is one file with a subclass of `Detector` and one line in `DETECT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -20,10 +20,13 @@ from litmus.detectors.last_layer import LastLayerDetector
 from litmus.detectors.max_margin import MaxMarginDetector
 from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
+from litmus.detectors.recognition import Recognition
+from litmus.detectors.references import References
 from litmus.detectors.statistic import StatisticDetector
-from litmus.errors import DetectorError, UsageError
+from litmus.errors import DataError, DetectorError, UsageError
 
 if TYPE_CHECKING:
+    from litmus.datasets import ImageDataset
     from litmus.zoo import Zoo
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "InversionDetector",
     "Judgement",
     "Measurement",
+    "Recognition",
+    "References",
     "StatisticDetector",
     "Verdict",
     "bundled_detectors",
@@ -93,11 +98,21 @@ def load_detector(name_or_file: str | Path) -> Detector:
         ) from fault
 
 
-def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detector:
-    """Fit a detector by name on a zoo (or its folder), and record in its scope how.
+def fit(
+    zoo: Zoo | str | Path,
+    detector: str = "ulp",
+    *,
+    references: bool = False,
+    data: Path | None = None,
+    on_references: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> Detector:
+    """Fit a detector by name on a zoo (or its folder), and record how.
 
     `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
-    `StatisticDetector.fit`.
+    `StatisticDetector.fit`. With `references` the detector learns its reference images, too, for
+    which it needs the zoo's data set; `data` has a local copy. A detector that no scan can use,
+    since it needs images, goes without. Raises DataError where the data set is not to be had.
     """
     from litmus.zoo import Zoo
 
@@ -106,9 +121,28 @@ def fit(zoo: Zoo | str | Path, detector: str = "ulp", **settings: Any) -> Detect
             "unknown detector", expected=f"one of {', '.join(DETECTORS)}", got=detector
         )
     opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
-    fitted = DETECTORS[detector].fit(opened, **settings)
+    kind = DETECTORS[detector]
+    # First: where the images are missing, nobody shall wait for a fit in vain.
+    dataset = _images_of(opened, data) if references and not kind.needs_images else None
+    fitted = kind.fit(opened, **settings)
     given = {name: value for name, value in settings.items() if name != "seed" and _plain(value)}
-    return replace(fitted, scope={**fitted.scope, "fit": {"detector": detector, "given": given}})
+    fitted = replace(fitted, scope={**fitted.scope, "fit": {"detector": detector, "given": given}})
+    if dataset is None:
+        return fitted
+    seed = settings.get("seed", 0)
+    learned = References.fit(opened, dataset, seed=seed, on_progress=on_references)
+    return replace(fitted, references=learned)
+
+
+def _images_of(zoo: Zoo, data: Path | None) -> ImageDataset:
+    try:
+        return zoo.load_dataset(data=data)
+    except DataError as fault:
+        raise DataError(
+            f"reference images need the zoo's data set: {fault.what}",
+            expected="its folder as --data DIR, or a fit with --no-references",
+            where=fault.where,
+        ) from fault
 
 
 def _plain(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors
 from litmus.detectors.calibration import Calibration, calibrate
+from litmus.detectors.recognition import Recognition
+from litmus.detectors.references import References
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import InputSpec, Model
 
@@ -142,8 +144,10 @@ class Detector(ABC):
     last layer, `needs_gradients`: a PyTorch module) and of its user (`needs_images`: clean ones,
     which `takes_images` may be put to use), and how it measures one. `scope`
     tells what it was fitted on (input spec, class names, architectures, attacks, numbers, seeds),
-    `held_out` its own AUC on models that its members had not seen. `unseen` is what they said of
-    those; a detector that was read from a file does not have it.
+    `held_out` its own AUC on models that its members had not seen. `references` tell how a model
+    wants its input, and whether it is one for the detector's classes; a detector may do without.
+    `unseen` is what members said of models that they had not seen; a detector that was read from a
+    file does not have it.
     """
 
     name: ClassVar[str]
@@ -157,6 +161,7 @@ class Detector(ABC):
     calibration: Calibration
     scope: Mapping[str, Any]
     held_out: Mapping[str, Any]
+    references: References | None = field(default=None, repr=False, compare=False)
     unseen: Unseen | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -244,9 +249,29 @@ class Detector(ABC):
         """Return how suspicious a model is; higher is more so."""
         return self.measure(model).score
 
-    def judge(self, measurement: Measurement, *, fpr: float = 0.05) -> Judgement:
+    def recognise(self, model: Model) -> Recognition:
+        """Return the model, of the detector's shape, as reference images say it is to be measured.
+
+        See `References.recognise`; without references it is the model as it came.
+        """
+        if self.references is None:
+            return Recognition(model=model)
+        return self.references.recognise(model)
+
+    def examine(self, model: Model, *, fpr: float = 0.05) -> Judgement:
+        """Recognise a model, measure it and judge it, as a scan does."""
+        self.check_shape(model)
+        recognition = self.recognise(model)
+        measurement = self.measure(recognition.model)
+        judgement = self.judge(measurement, fpr=fpr, out_of_scope=recognition.out_of_scope)
+        return replace(judgement, notes=(*recognition.notes, *judgement.notes))
+
+    def judge(
+        self, measurement: Measurement, *, fpr: float = 0.05, out_of_scope: str = ""
+    ) -> Judgement:
         """Turn a measurement into an answer at a false-positive rate.
 
+        `out_of_scope` is why the model is not one that the detector can judge, if it is not.
         Raises UsageError where `fpr` is below what the calibration models can resolve.
         """
         self.check_fpr(fpr)
@@ -254,6 +279,9 @@ class Detector(ABC):
         p_value = calibration.p_value(measurement.member_scores)
         verdict: Verdict = "suspicious" if p_value <= fpr else "no evidence found"
         notes = self.notes_of(measurement)
+        if out_of_scope:
+            verdict = "inconclusive"
+            notes += (out_of_scope,)
         if measurement.scope_distance > calibration.scope_limit:
             verdict = "inconclusive"
             notes += (
@@ -300,7 +328,11 @@ class Detector(ABC):
             "scope": dict(self.scope),
             "held_out": dict(self.held_out),
         }
-        return encode_tensors({**self.arrays(), **self.calibration.arrays()}, header)
+        arrays = {**self.arrays(), **self.calibration.arrays()}
+        if self.references is not None:
+            header["references"] = self.references.to_json()
+            arrays |= self.references.arrays()
+        return encode_tensors(arrays, header)
 
     @classmethod
     @abstractmethod
@@ -325,11 +357,16 @@ class Detector(ABC):
     ) -> dict[str, Any]:
         """Return the fields that every detector's file has."""
         try:
+            input_spec = InputSpec.from_json(header["input_spec"])
+            references = None
+            if "references" in header:
+                references = References.from_file(arrays, header["references"], input_spec)
             return {
-                "input_spec": InputSpec.from_json(header["input_spec"]),
+                "input_spec": input_spec,
                 "calibration": Calibration.from_file(arrays, header["calibration"]),
                 "scope": header["scope"],
                 "held_out": header["held_out"],
+                "references": references,
             }
         except (KeyError, TypeError, ValueError) as fault:
             raise DetectorError(f"malformed header: {fault}") from fault

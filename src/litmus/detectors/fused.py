@@ -283,20 +283,22 @@ class FusedDetector(Detector):
         from litmus.detectors import DETECTORS
 
         common = cls.common_fields(arrays, header)
+        # One model is recognised once, whatever the parts.
+        own = {name: value for name, value in header.items() if name != "references"}
         try:
             options = header["options"]
             parts = {
                 str(part): DETECTORS[part].from_file(
                     _below(arrays, f"{part}."),
-                    {**header, **options["parts"][part], "scope": header["scope"]["parts"][part]},
+                    {**own, **options["parts"][part], "scope": header["scope"]["parts"][part]},
                 )
                 for part in options["order"]
             }
             combinations = {
                 tuple(name.split(_SEPARATOR)): Combination.from_file(
-                    _below(arrays, f"{name}.combined."), own
+                    _below(arrays, f"{name}.combined."), stored
                 )
-                for name, own in options["combinations"].items()
+                for name, stored in options["combinations"].items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise DetectorError(f"malformed: {fault} is missing") from fault

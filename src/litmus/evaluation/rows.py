@@ -79,7 +79,7 @@ class ModelJudgement:
 
 def judge_model(detector: Detector, entry: ZooEntry, fpr: float) -> ModelJudgement:
     """Return what a detector says of a zoo's model at a false-positive rate."""
-    judgement = detector.judge(detector.measure(zoo_file.load(entry.path)), fpr=fpr)
+    judgement = detector.examine(zoo_file.load(entry.path), fpr=fpr)
     return ModelJudgement(entry=entry, judgement=judgement)
 
 

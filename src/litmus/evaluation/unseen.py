@@ -74,7 +74,7 @@ def evaluate(
     for done, entry in enumerate(entries, start=1):
         model = zoo_file.load(entry.path)
         for label, detector in detectors.items():
-            judgement = detector.judge(detector.measure(model), fpr=fpr)
+            judgement = detector.examine(model, fpr=fpr)
             judged[label].append(ModelJudgement(entry=entry, judgement=judgement))
         on_progress(done, len(entries))
     scores = {

@@ -13,21 +13,26 @@ from litmus.fitting.ensemble import (
 )
 from litmus.fitting.heads import FittedHead, fit_heads, stack
 from litmus.fitting.population import Population
+from litmus.fitting.recogniser import FittedReferences, fit_references
+from litmus.fitting.references import ReferenceSettings
 from litmus.fitting.scope import describe_scope, held_out_auc
 from litmus.fitting.settings import PatternSettings
 
 __all__ = [
     "FOLDS",
     "FittedHead",
+    "FittedReferences",
     "MemberReport",
     "PatternSettings",
     "Population",
+    "ReferenceSettings",
     "assign_folds",
     "check_members",
     "describe_scope",
     "draw_models",
     "fit_heads",
     "fit_members",
+    "fit_references",
     "held_out_auc",
     "seen_models",
     "stack",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,6 +105,20 @@ class OnnxModel:
             self._outputs = "probabilities" if looks_like_probabilities(rows) else "logits"
             self.notes.append(f"outputs read as {self._outputs}, judged by their values")
         return rows
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How it is fed; None where there is no choice, since its input are bytes."""
+        return None if self._image_input.dtype == "uint8" else self._image_input.preprocessing
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> OnnxModel:
+        """Return the same network, in the same session, fed otherwise."""
+        before = self._image_input
+        preprocessing.check(self.input_spec.channels, self._path)
+        other = copy.copy(self)
+        other._image_input = replace(before, preprocessing=preprocessing)
+        other.notes = [*other._image_input.notes, *self.notes[len(before.notes) :]]
+        return other
 
     def weights(self) -> Mapping[str, NDArray[Any]]:
         """Return the graph's initializers by name."""

@@ -30,7 +30,8 @@ class ImageInput:
     """How one graph is fed: `image_shape` is (c, h, w) whatever the layout.
 
     `declared` are the same sizes as the graph states them, None where it leaves one open. `batch`
-    is the graph's fixed batch size, None where any will do. `notes` tells what was assumed.
+    is the graph's fixed batch size, None where any will do. `remarks` tells what was assumed
+    beside the preprocessing.
     """
 
     name: str
@@ -40,7 +41,7 @@ class ImageInput:
     image_shape: tuple[int, int, int]
     declared: Sizes
     preprocessing: Preprocessing
-    notes: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @classmethod
     def of(
@@ -56,24 +57,22 @@ class ImageInput:
             raise ModelError(
                 "an impossible batch size", expected=f"at most {_MAX_BATCH}", got=batch, where=where
             )
-        notes = []
+        remarks = []
         layout = stated.layout
         if layout is None:
             layout = _infer_layout(source, expected)
             shape = ", ".join(str(size or "?") for size in source.sizes)
-            notes.append(f"layout {layout}, from the input's shape ({shape})")
+            remarks.append(f"layout {layout}, from the input's shape ({shape})")
         sizes = _in_order(source, layout)
         if None in sizes:
             if expected is None:
                 raise UnsupportedModelError("the input's size is open", got=sizes, where=where)
-            notes.append("the graph leaves the input's size open: the detector's was taken")
+            remarks.append("the graph leaves the input's size open: the detector's was taken")
         fallback = expected.image_shape if expected else (0, 0, 0)
         channels, height, width = (s or f for s, f in zip(sizes, fallback, strict=True))
         stated.check(channels, where)
-        notes[:0] = stated.notes(channels)
         if source.dtype == "uint8" and "scale" not in stated.origin:
-            stated = replace(stated, scale=255.0)
-            notes.append("uint8 input: the images times 255, rounded")
+            stated = replace(stated, scale=255.0, origin={**stated.origin, "scale": "uint8 input"})
         return cls(
             name=source.name,
             dtype=source.dtype,
@@ -82,8 +81,13 @@ class ImageInput:
             image_shape=(channels, height, width),
             declared=sizes,
             preprocessing=stated,
-            notes=tuple(notes),
+            remarks=tuple(remarks),
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was stated, and what was assumed."""
+        return (*self.preprocessing.notes(self.image_shape[0]), *self.remarks)
 
     def may_be(self, shape: tuple[int, int, int]) -> bool:
         """Return whether the graph leaves open that images are (c, h, w) of this shape."""

@@ -13,11 +13,13 @@ import numpy as np
 from litmus.errors import LitmusError, ModelError, UsageError
 from litmus.models import Images
 
-__all__ = ["KEYS", "Preprocessing", "sidecar_of"]
+__all__ = ["INPUT_KEYS", "KEYS", "Preprocessing", "sidecar_of"]
 
 Layout = Literal["nchw", "nhwc"]
 
 KEYS: Final = ("scale", "mean", "std", "layout", "channels", "outputs", "classes")
+INPUT_KEYS: Final = ("scale", "mean", "std", "channels")
+"""Those that say what becomes of a pixel."""
 
 _FLAGS: Final = "flags"
 
@@ -121,6 +123,13 @@ class Preprocessing:
         if (std != 1).any():
             values = values / std
         return np.ascontiguousarray(values, dtype=np.float32)
+
+    def undo(self, values: Images) -> Images:
+        """Return the images that `apply` makes these values of; they need not lie in [0, 1]."""
+        mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        images = (values * std + mean) / np.float32(self.scale)
+        ordered = images[:, ::-1] if self.channels == "bgr" else images
+        return np.ascontiguousarray(ordered, dtype=np.float32)
 
     def notes(self, num_channels: int) -> list[str]:
         """Return what was assumed and what was stated, for the report."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from litmus.formats.preprocessing import Preprocessing
 from litmus.models import Images, InputSpec, LastLayer, Outputs
 
 if TYPE_CHECKING:
@@ -16,30 +17,52 @@ __all__ = ["TorchModel"]
 
 
 class TorchModel:
-    """A network in evaluation mode as a `Model`; preprocessing, if it needs any, is its own.
+    """A network in evaluation mode as a `Model`.
 
     It takes float32 images (n, c, h, w) in [0, 1] and returns logits (n, k), or probabilities if
-    `outputs` says so.
+    `outputs` says so. With `preprocessing` None the network does by itself what its input needs;
+    otherwise that stands before it, and what it leaves open reference images may find out.
     """
 
     def __init__(
-        self, module: nn.Module, input_spec: InputSpec, *, outputs: Outputs = "logits"
+        self,
+        module: nn.Module,
+        input_spec: InputSpec,
+        *,
+        outputs: Outputs = "logits",
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self._module = module.eval()
         self.input_spec = input_spec
         self.outputs: Outputs = outputs
+        self.preprocessing = preprocessing
+        if preprocessing is not None:
+            preprocessing.check(input_spec.channels, type(module).__name__)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         """Return the network's outputs (n, k)."""
         import torch
 
+        values = images if self.preprocessing is None else self.preprocessing.apply(images)
         with torch.inference_mode():
-            outputs: NDArray[np.float32] = self._module(torch.from_numpy(images)).numpy()
+            outputs: NDArray[np.float32] = self._module(torch.from_numpy(values)).numpy()
         return outputs
 
+    def with_preprocessing(self, preprocessing: Preprocessing) -> TorchModel:
+        """Return the same network fed otherwise."""
+        return TorchModel(
+            self._module, self.input_spec, outputs=self.outputs, preprocessing=preprocessing
+        )
+
     def torch_module(self) -> nn.Module:
-        """Return the network in evaluation mode."""
-        return self._module
+        """Return the network in evaluation mode, with the preprocessing before it."""
+        if self.preprocessing is None:
+            return self._module
+        from torch import nn
+
+        from litmus.formats.torch_layers import Preprocessed
+
+        return nn.Sequential(Preprocessed(self.preprocessing), self._module).eval()
 
     def last_layer(self) -> LastLayer:
         """Return the network's last layer; raises UnsupportedModelError where it has none."""

@@ -54,15 +54,18 @@ def _score(
     reason = _unfit(model, detector, thorough=request["thorough"])
     if reason:
         return {"status": "skipped", "reason": reason}
-    measurement = detector.measure(model)
+    recognition = detector.recognise(model)
+    measured = recognition.model
+    measurement = detector.measure(measured)
     return {
         "status": "scored",
         "detector": fitting[0],
         "input_spec": model.input_spec.to_json(),
         # Not `asdict`, which would copy each of some thousand numbers.
         "measurement": vars(measurement),
-        "notes": list(getattr(model, "notes", ())),
-        "classes": list(getattr(model, "classes", ())),
+        "notes": [*getattr(measured, "notes", ()), *recognition.notes],
+        "out_of_scope": recognition.out_of_scope,
+        "classes": list(getattr(measured, "classes", ())),
         "load_seconds": loaded - started,
         "measure_seconds": time.perf_counter() - loaded,
     }

@@ -55,7 +55,9 @@ class Judge:
         name, detector = self._detector(reply)
         measurement = _measurement(reply, detector)
         try:
-            judgement = detector.judge(measurement, fpr=self._fpr)
+            judgement = detector.judge(
+                measurement, fpr=self._fpr, out_of_scope=_clean(reply["out_of_scope"])
+            )
         except UsageError as fault:
             # Another of the candidates can promise this rate, and this model's can't.
             return Failed(path=target.path, error=f"detector {name}: {fault}")

@@ -185,7 +185,7 @@ def test_a_thorough_scan_reports_what_all_parts_can_tell(run: Run, tmp_path: Pat
     for options in ((), ("--thorough",)):
         outcome = run("scan", model, "--detector", fused, "-f", "json", *options)
         report = json.loads(outcome.out)
-        counts.append(report["detector"]["n_calibration"])
+        counts.append(report["detectors"][0]["n_calibration"])
         notes.append(next(n for n in report["results"][0]["notes"] if n.startswith("fused")))
     # The hand-made detector's sets of parts have so many models each.
     assert counts == [59, 39]

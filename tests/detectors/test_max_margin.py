@@ -152,7 +152,7 @@ def test_it_fits_and_says_how(fitted: MaxMarginDetector) -> None:
     assert not MaxMarginDetector.needs_images
     full = {**FAST, "learning_rate": 0.4}
     assert fitted.settings == full
-    assert fitted.scope["settings"] == {"weight_decay": 0.1, **full}
+    assert fitted.scope["settings"] == {"models": 0, "weight_decay": 0.1, **full}
     full = {"steps": 50, "starts": 4, "learning_rate": 0.4}
     assert MaxMarginDetector.defaults().items() >= full.items()
 

@@ -43,7 +43,7 @@ def test_fitting_calibrates_on_models_that_members_had_not_seen(
     assert (held_out["n_clean"], held_out["n_backdoored"]) == (len(clean), len(clean))
     assert sum(seen) == (FOLDS - 1) * len(training)
     assert fitted.scope["seed"] == 4
-    assert fitted.scope["settings"] == {"weight_decay": 0.1}
+    assert fitted.scope["settings"] == {"models": 0, "weight_decay": 0.1}
     test_triggers = {entry.trigger_id for entry in small_zoo.split("test")}
     assert not test_triggers & set(fitted.scope["triggers"])
 

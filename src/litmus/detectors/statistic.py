@@ -160,6 +160,8 @@ class StatisticDetector(Detector):
         """Read all models once, and fit heads on shares of them; see `Detector.relearn`."""
         from litmus.fitting import assign_folds, draw_models, fit_heads, seen_models
 
+        if not self.heads:
+            yield from super().relearn(zoo, shares)  # raises
         training, seed, members = zoo.split("train"), self.scope["seed"], len(self.heads)
         folds, validating = assign_folds(training, seed, by=self.scope["folds"])
         drawn = draw_models(training, folds, self.scope["settings"]["models"], seed)

@@ -17,9 +17,12 @@ LAYERS: dict[str, float] = {
     "checks": 0,  # what settings must be
     "models": 0,
     "seeds": 0,
+    "shake": 0,
     "artifacts": 0,
     "metrics": 0,
     "schema": 0,
+    "matching": 0,
+    "stamping": 0,
     "features": 0,  # what a head reads off the answers, in numpy
     "datasets": 1.0,
     "attacks": 1.1,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from litmus.attacks import WaNet
-from litmus.attacks.shake import drawn_numbers
+from litmus.shake import drawn_numbers
 
 
 def wanet(**options: Any) -> WaNet:

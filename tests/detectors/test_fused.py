@@ -283,7 +283,11 @@ def test_a_report_of_it_has_every_set_of_parts(fused: FusedDetector) -> None:
     mine = Described(name="mine", detector=fused, sha256="a", num_bytes=1, bundled=False)
     table = DETECTOR_REPORTS["text"]([mine], full=True).splitlines()
     for text in (lines, table):
-        rows = [line for line in text if "neural_cleanse" in line and "settings" not in line and "--set" not in line]
+        rows = [
+            line
+            for line in text
+            if "neural_cleanse" in line and "settings" not in line and "--set" not in line
+        ]
         assert len(rows) == 4
         assert all("--thorough --images" in row and "6 clean + 6" in row for row in rows)
         assert any("ulp, max_margin " in line and " --thorough " in line for line in text)

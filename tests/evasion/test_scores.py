@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litmus.detectors import Detector, fit, last_layer, outliers
+from litmus.detectors import Detector, fit, last_layer, outliers, stamps
 from litmus.detectors.fused import FusedDetector
 from litmus.detectors.patterns import ULPDetector
 from litmus.errors import UsageError
@@ -71,11 +71,15 @@ def test_patterns_score_in_torch_as_in_numpy(
     assert_the_same(detector, models)
 
 
-@pytest.mark.parametrize("name", ["noise", "last_layer"])
+@pytest.mark.parametrize("name", ["noise", "last_layer", "stamps"])
 def test_other_detectors_score_in_torch_as_in_numpy(
     name: str, small_zoo: Zoo, models: list[zoo_file.ZooModel]
 ) -> None:
-    settings = QUICK if name == "noise" else {"members": 2}
+    settings: dict[str, Any] = {
+        "noise": QUICK,
+        "last_layer": {"members": 2},
+        "stamps": {"members": 2, "steps": 5},
+    }[name]
     assert_the_same(fit(small_zoo, name, **settings), models)
 
 
@@ -102,6 +106,31 @@ def test_statistics_of_the_last_layer_are_the_same_in_torch(k: int) -> None:
     np.testing.assert_allclose(
         statistics.robust_scores(torch.tensor(values)).numpy(), outliers.robust_scores(values)
     )
+
+
+def test_an_attacker_may_go_by_a_share_of_the_stamps(
+    small_zoo: Zoo, models: list[zoo_file.ZooModel]
+) -> None:
+    detector = fit(small_zoo, "stamps", members=2, steps=5)
+    score = log_odds(detector, models[0], share=0.1, seed=1)
+    module = models[0].torch_module()
+    first, second = score(module).item(), score(module).item()
+    assert first != second
+    again = log_odds(detector, models[0], share=0.1, seed=1)
+    assert [again(module).item() for _ in range(2)] == [first, second]
+
+
+@pytest.mark.parametrize("k", [2, 7])
+def test_statistics_of_stamped_images_are_the_same_in_torch(k: int) -> None:
+    generator = np.random.default_rng(k)
+    own = np.array([0, k - 1])
+    logits = [4 * generator.normal(size=(2, k)), 4 * generator.normal(size=(9, 2, k))]
+    plain, shown = (v - np.log(np.exp(v).sum(axis=-1, keepdims=True)) for v in logits)
+    expected = stamps.stamp_statistics(np.exp(plain), {"binary": np.exp(shown)}, own)
+    found = statistics.stamp_statistics(
+        torch.tensor(plain), [torch.tensor(shown)], torch.tensor(own)
+    )
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("aim", ["low", "clean"])

@@ -13,8 +13,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from litmus.attacks.drawn import DrawnAttack, Effect
-from litmus.attacks.shake import drawn_bytes
 from litmus.schema import STRICT
+from litmus.shake import drawn_bytes
 
 __all__ = ["Blended"]
 

@@ -10,10 +10,10 @@ from pydantic.dataclasses import dataclass
 
 from litmus.attacks.base import Attack
 from litmus.attacks.places import PLACES
-from litmus.attacks.shake import drawn_numbers
 from litmus.attacks.triggers import Trigger
 from litmus.errors import RecipeError
 from litmus.schema import STRICT
+from litmus.shake import drawn_numbers
 
 __all__ = ["Patch"]
 

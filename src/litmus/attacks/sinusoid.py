@@ -10,9 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from litmus.attacks.drawn import DrawnAttack, Effect
-from litmus.attacks.shake import drawn_numbers
 from litmus.errors import RecipeError
 from litmus.schema import STRICT
+from litmus.shake import drawn_numbers
 
 __all__ = ["Sinusoid"]
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from litmus.attacks.shake import drawn_bytes
 from litmus.attacks.shapes import SHAPES, SMALLEST, TriggerShape
 from litmus.errors import RecipeError
 from litmus.schema import ADDED_LATER, STRICT
+from litmus.shake import drawn_bytes
 
 __all__ = ["Trigger", "TriggerKind"]
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from litmus.attacks.drawn import DrawnAttack, Effect
-from litmus.attacks.shake import drawn_numbers
 from litmus.schema import STRICT
+from litmus.shake import drawn_numbers
 
 __all__ = ["WaNet"]
 

@@ -188,7 +188,7 @@ def _leave_out(
     zoo = Zoo.open(folder)
     if kind == "fused" and not thorough:
         # No other part would be asked.
-        chosen.setdefault("parts", "ulp+last_layer")
+        chosen.setdefault("parts", "ulp+last_layer+stamps")
     chosen |= images_to_fit(DETECTORS[kind], zoo, data)
     with bar("leaving out") as progress:
         result = run(

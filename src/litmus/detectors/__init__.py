@@ -22,6 +22,7 @@ from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import NoiseDetector, ULPDetector
 from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
+from litmus.detectors.stamps import StampsDetector
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import DataError, DetectorError, UsageError
 
@@ -52,6 +53,7 @@ DETECTORS: Final[dict[str, type[Detector]]] = {
     "attack_based": AttackBasedDetector,
     "neural_cleanse": NeuralCleanseDetector,
     "last_layer": LastLayerDetector,
+    "stamps": StampsDetector,
     "max_margin": MaxMarginDetector,
     "fused": FusedDetector,
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FusedDetector"]
 
-_PARTS: Final = ("ulp", "last_layer", "max_margin", "neural_cleanse")
+_PARTS: Final = ("ulp", "last_layer", "stamps", "max_margin", "neural_cleanse")
 _MODELS: Final[Mapping[str, int]] = {"max_margin": 100, "neural_cleanse": 40, "attack_based": 40}
 """Of each kind, that parts which take seconds to a minute a model read by default."""
 _SEPARATOR: Final = "+"

@@ -81,6 +81,7 @@ class LastLayerDetector(StatisticDetector):
 
     name: ClassVar[str] = "last_layer"
     needs_weights: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
     statistic_names: ClassVar[tuple[str, ...]] = (
         *(f"{name}, {place}" for name in _SCORED for place in _PLACES),
         "largest cosine",

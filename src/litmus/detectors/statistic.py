@@ -74,6 +74,8 @@ class StatisticDetector(Detector):
     monotone: ClassVar[bool] = False
     num_models: ClassVar[int] = 0
     """Of each kind, that `fit` reads by default; 0 means all."""
+    remembers: ClassVar[bool] = True
+    """Whether a model takes long to read, so that its numbers are kept beside the zoo."""
 
     settings: Mapping[str, Any]
     heads: Sequence[Head] = ()
@@ -82,6 +84,10 @@ class StatisticDetector(Detector):
     def settings_type(cls) -> type[Any]:
         """Return the dataclass of the statistics' settings."""
         return NoSettings
+
+    def learned(self, zoo: Zoo, *, seed: int) -> Self:
+        """Return the detector with what its statistics have to learn from a zoo first: nothing."""
+        return self
 
     @abstractmethod
     def statistics(self, model: Model) -> NDArray[np.float64]:
@@ -134,6 +140,7 @@ class StatisticDetector(Detector):
         if unfitted.lacks_images:
             clean = zoo.load_dataset().test if images is None else images
             unfitted = unfitted.with_images(clean, seed=seed)
+        unfitted = unfitted.learned(zoo, seed=seed)
         training = zoo.split("train")
         assigned, _ = assign_folds(training, seed, by=folds)
         drawn = draw_models(training, assigned, models, seed)
@@ -213,7 +220,7 @@ class StatisticDetector(Detector):
         def read() -> list[float]:
             return [float(number) for number in self._read(zoo_file.load(entry.path))]
 
-        return remembered(entry, self._key(), read) if self.needs_gradients else read()
+        return remembered(entry, self._key(), read) if self.remembers else read()
 
     def _key(self) -> dict[str, Any]:
         """All that the statistics of a model depend on: settings, and the code that takes them."""

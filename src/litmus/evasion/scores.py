@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,12 +15,16 @@ from litmus.detectors import Detector
 from litmus.detectors.fused import FusedDetector
 from litmus.detectors.last_layer import LastLayerDetector
 from litmus.detectors.patterns import PatternDetector
+from litmus.detectors.stamps import StampsDetector
+from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import UsageError
-from litmus.evasion.statistics import layer_statistics
+from litmus.evasion.statistics import layer_statistics, stamp_statistics
 from litmus.fitting.population import canonical
 from litmus.fitting.readout import fitted_head, scaled_per_model
 from litmus.formats.torch_last_layer import last_layer_tensors
 from litmus.models import Model
+from litmus.seeds import torch_generator
+from litmus.stamping import FAMILIES
 from litmus.training import Penalty
 from litmus.zoo.spec import FineTuning
 
@@ -27,6 +33,9 @@ __all__ = ["Score", "attacked_parts", "check_attackable", "log_odds", "penalty"]
 Score = Callable[[nn.Module], torch.Tensor]
 """From a network in evaluation mode to a detector's log-odds of a backdoor, float64 ()."""
 
+_SHARE: Final = 0.125
+"""Of the stamps of each family, that an attacker's step goes by; all of them take long."""
+
 
 def penalty(detector: Detector, model: Model, tuning: FineTuning) -> Penalty:
     """Return what an attacker adds to the loss of a network that begins as `model`.
@@ -34,9 +43,10 @@ def penalty(detector: Detector, model: Model, tuning: FineTuning) -> Penalty:
     `tuning.weight` times, where its `aim` is `low`, the softplus of the detector's log-odds of a
     backdoor; where it is `clean`, how far these are (smooth L1 distance) from the median of the
     clean models that the detector was calibrated on, which its file tells. Taken in evaluation
-    mode, as the detector will see the network. Raises UsageError where there is no gradient.
+    mode, as the detector will see the network, but for stamps, of which each step draws an eighth
+    anew. Raises UsageError where there is no gradient.
     """
-    score = log_odds(detector, model)
+    score = log_odds(detector, model, share=_SHARE, seed=tuning.seed)
     scores = detector.calibration_of(detector.measure(model)).scores
     clean = torch.tensor(np.median(scores), dtype=torch.float64)
 
@@ -52,10 +62,11 @@ def penalty(detector: Detector, model: Model, tuning: FineTuning) -> Penalty:
     return of
 
 
-def log_odds(detector: Detector, model: Model) -> Score:
+def log_odds(detector: Detector, model: Model, *, share: float = 1.0, seed: int = 0) -> Score:
     """Return a detector's score as a function of a network like `model`, with gradients.
 
-    It is the score that `detector.measure` computes in NumPy, the mean over members. Of a fused
+    It is the score that `detector.measure` computes in NumPy, the mean over members. With `share`
+    below 1 each call sees that share of every family of stamps, drawn from `seed`. Of a fused
     detector, parts that can't be differentiated keep the score that they give to `model`. Raises
     UsageError where nothing can be.
     """
@@ -64,15 +75,20 @@ def log_odds(detector: Detector, model: Model) -> Score:
         return _pattern_score(detector)
     if isinstance(detector, LastLayerDetector):
         return _layer_score(detector, model)
+    if isinstance(detector, StampsDetector):
+        return _stamp_score(detector, share, seed)
     assert isinstance(detector, FusedDetector)
-    return _fused_score(detector, model)
+    return _fused_score(detector, model, share, seed)
+
+
+_DIFFERENTIABLE: Final = (PatternDetector, LastLayerDetector, StampsDetector)
 
 
 def attacked_parts(detector: Detector) -> tuple[str, ...]:
     """Return the names of what can be differentiated: the detector's own, or its parts'."""
     if isinstance(detector, FusedDetector):
         return tuple(name for name, part in detector.parts.items() if attacked_parts(part))
-    return (detector.name,) if isinstance(detector, PatternDetector | LastLayerDetector) else ()
+    return (detector.name,) if isinstance(detector, _DIFFERENTIABLE) else ()
 
 
 def check_attackable(detector: Detector) -> None:
@@ -80,7 +96,7 @@ def check_attackable(detector: Detector) -> None:
     if not attacked_parts(detector):
         raise UsageError(
             "this detector's score has no gradient that an attack could follow",
-            expected="ulp, noise, last_layer, or fused with one of them",
+            expected="ulp, noise, last_layer, stamps, or fused with one of them",
             got=detector.name,
             where="--detector",
         )
@@ -103,18 +119,49 @@ def _pattern_score(detector: PatternDetector) -> Score:
 
 
 def _layer_score(detector: LastLayerDetector, model: Model) -> Score:
-    mean, std, weight, bias = (
-        torch.from_numpy(detector.arrays()[name]) for name in ("mean", "std", "weight", "bias")
-    )
+    judge = _heads(detector)
 
     def score(module: nn.Module) -> torch.Tensor:
-        statistics = layer_statistics(*last_layer_tensors(module, model.input_spec, model.outputs))
-        return ((weight * (statistics - mean) / std).sum(dim=1) + bias).mean()
+        return judge(layer_statistics(*last_layer_tensors(module, model.input_spec, model.outputs)))
 
     return score
 
 
-def _fused_score(detector: FusedDetector, model: Model) -> Score:
+def _stamp_score(detector: StampsDetector, share: float, seed: int) -> Score:
+    judge = _heads(detector)
+    assert detector.images is not None
+    plain, own = torch.from_numpy(detector.images), torch.from_numpy(detector.own)
+    of_family = [
+        torch.from_numpy(np.stack([s.on(detector.images) for s in detector.bank if s.family == f]))
+        for f in FAMILIES
+    ]
+    drawn = torch_generator(seed, "stamps")
+
+    def score(module: nn.Module) -> torch.Tensor:
+        shown = [
+            images[torch.randperm(len(images), generator=drawn)[: math.ceil(share * len(images))]]
+            for images in of_family
+        ]
+        queries = torch.cat([plain, *(images.flatten(0, 1) for images in shown)])
+        answers = canonical(module(queries.contiguous(memory_format=torch.channels_last)))
+        first, *others = torch.split(
+            answers, [len(plain), *(len(images) * len(plain) for images in shown)]
+        )
+        families = [other.view(-1, len(plain), answers.shape[1]) for other in others]
+        return judge(stamp_statistics(first, families, own))
+
+    return score
+
+
+def _heads(detector: StatisticDetector) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The mean log-odds of the members, from statistics."""
+    mean, std, weight, bias = (
+        torch.from_numpy(detector.arrays()[name]) for name in ("mean", "std", "weight", "bias")
+    )
+    return lambda statistics: ((weight * (statistics - mean) / std).sum(dim=1) + bias).mean()
+
+
+def _fused_score(detector: FusedDetector, model: Model, share: float, seed: int) -> Score:
     permitted = tuple(detector.measure(model).parts)
     combination = detector.combinations[permitted]
     attacked = attacked_parts(detector)
@@ -123,7 +170,7 @@ def _fused_score(detector: FusedDetector, model: Model) -> Score:
     for name, weight in zip(permitted, combination.weights.tolist(), strict=True):
         part = detector.parts[name]
         if name in attacked:
-            weighted.append((weight, log_odds(part, model)))
+            weighted.append((weight, log_odds(part, model, share=share, seed=seed)))
         else:
             constant += weight * part.score(model)
 

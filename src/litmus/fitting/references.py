@@ -81,16 +81,18 @@ def learn_references(
     settings: ReferenceSettings,
     *,
     seed: int,
+    classes: NDArray[np.int64] | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
-    """Return images (k, c, h, w), the i-th of which all these models take for class i.
+    """Return an image for each of the classes, by default all: (s, c, h, w).
 
-    They start as the `background` (c,) with the faintest noise. Deterministic for a seed, torch
-    version, processor and number of threads.
+    All these models take it for that class. They start as the `background` (c,) with the faintest
+    noise. Deterministic for a seed, torch version, processor and number of threads.
     """
     population = Population.load(entries)
     spec = entries[0].spec.input_spec
-    images = _start(spec, background, seed).requires_grad_()
+    wanted = torch.arange(spec.num_classes) if classes is None else torch.from_numpy(classes)
+    images = _start(spec, background, seed)[wanted].requires_grad_()
     optimizer = torch.optim.Adam([images], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     dropout = ModelDropout(settings.dropout, torch_generator(seed, "reference dropout"))
@@ -103,7 +105,7 @@ def learn_references(
             view = _view(images, level, settings, drawn)
             with dropout:
                 answers = population.answers(view, [index], canonical)[0]
-            loss = F.nll_loss(answers, torch.arange(spec.num_classes), reduction="sum")
+            loss = F.nll_loss(answers, wanted, reduction="sum")
             torch.autograd.backward(loss / len(batch))
         rough = settings.tv_weight * total_variation(images)
         strange = settings.faint_weight * (images - level).abs().sum()

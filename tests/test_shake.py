@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from litmus.attacks.shake import drawn_bytes, drawn_numbers
+from litmus.shake import drawn_bytes, drawn_numbers
 
 
 def test_draws_never_change() -> None:

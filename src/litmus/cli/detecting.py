@@ -170,7 +170,7 @@ def fit(
     zoo: ZooFolder,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
     detector: Annotated[
-        str, typer.Option(help="ulp, noise, last_layer, max_margin, fused, ...: see `--set`.")
+        str, typer.Option(help="ulp, noise, last_layer, stamps, fused, ...: see `--set`.")
     ] = "ulp",
     patterns: Annotated[
         int | None, typer.Option(help="M, the patterns of each member (default: 10).")

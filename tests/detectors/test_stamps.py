@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from litmus.artifacts import parse_tensors
-from litmus.detectors import fit, load_detector
+from litmus.detectors import fit, load_detector, stamps
 from litmus.detectors.stamps import LEAST, StampsDetector, StampSettings, stamp_statistics
 from litmus.errors import DetectorError, UsageError
 from litmus.formats import zoo_file
@@ -161,3 +161,14 @@ def test_settings_say_how_many_images_are_asked(fitted: StampsDetector) -> None:
     for wrong in ({"binary": 0}, {"classes": 1}, {"steps": 0}):
         with pytest.raises(UsageError, match="is impossible"):
             StampSettings(**wrong)
+
+
+def test_images_too_large_to_keep_are_stamped_anew(
+    fitted: StampsDetector, small_zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = zoo_file.load(small_zoo.split("test")[0].path)
+    expected = fitted.statistics(model)
+    monkeypatch.setattr(stamps, "_KEPT_BYTES", 0)
+    again = replace(fitted)
+    np.testing.assert_array_equal(again.statistics(model), expected)
+    assert "_kept" not in vars(again)

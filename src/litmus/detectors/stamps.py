@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["EVERY_FAMILY", "LEAST", "PLAIN", "StampSettings", "StampsDetector", 
 LEAST: Final = 1e-3
 """Of a probability, and of what is missing to 1, before the log-odds are taken."""
 _BATCH: Final = 256
+_KEPT_BYTES: Final = 64 * 2**20
 
 PLAIN: Final = ("own class without a stamp", "least own class without a stamp")
 EVERY_FAMILY: Final = (
@@ -191,12 +193,24 @@ class StampsDetector(StatisticDetector):
     def statistics(self, model: Model) -> NDArray[np.float64]:
         """Return `stamp_statistics` of the model's answers."""
         assert self.images is not None
-        batches = [self.images, *stamped(self.bank, self.images, most=_BATCH)]
+        batches = [self.images, *self._queries()]
         answers = [np.exp(log_probabilities(model(batch), model.outputs)) for batch in batches]
         shown = np.concatenate(answers[1:]).reshape(-1, *answers[0].shape)
         ends = np.cumsum(list(self.stamp_settings.counts.values()))[:-1]
         by_family = dict(zip(FAMILIES, np.split(shown, ends), strict=True))
         return stamp_statistics(answers[0], by_family, self.own)
+
+    def _queries(self) -> Iterable[Images]:
+        """The images with each stamp; for networks of usual size they are made once."""
+        assert self.images is not None
+        if len(self.bank) * self.images.nbytes <= _KEPT_BYTES:
+            return self._kept
+        return stamped(self.bank, self.images, most=_BATCH)
+
+    @cached_property
+    def _kept(self) -> tuple[Images, ...]:
+        assert self.images is not None
+        return tuple(stamped(self.bank, self.images, most=_BATCH))
 
     def _key(self) -> dict[str, Any]:
         assert self.images is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import Calibration
 from litmus.errors import DetectorError, UnsupportedModelError, UsageError
-from litmus.models import Model
+from litmus.models import Images, Model
 
 if TYPE_CHECKING:
     from litmus.zoo import Zoo
@@ -160,12 +160,16 @@ class FusedDetector(Detector):
             left_out=reasons,
         )
 
-    def calibration_of(self, measurement: Measurement) -> Calibration:
+    def calibration_of(self, parts: Sequence[str]) -> Calibration:
         """Return the calibration of the parts that were asked; raises ValueError for no such."""
-        parts = tuple(measurement.parts)
-        if parts not in self.combinations:
-            raise ValueError(f"no combination of {parts}")
-        return self.combinations[parts].calibration
+        if tuple(parts) not in self.combinations:
+            raise ValueError(f"no combination of {tuple(parts)}")
+        return self.combinations[tuple(parts)].calibration
+
+    def queries_by_member(self) -> Sequence[Images]:
+        """Return the images of the first part that asks any, as `measure` does with answers."""
+        asked = (detector.queries_by_member() for detector in self.parts.values())
+        return next((queries for queries in asked if len(queries)), ())
 
     def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
         """Say which parts were asked, and which not and why."""

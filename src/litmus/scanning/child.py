@@ -63,6 +63,7 @@ def _score(
         "measurement": vars(measurement),
         "notes": list(getattr(model, "notes", ())),
         "classes": list(getattr(model, "classes", ())),
+        "external_files": list(getattr(model, "external_files", ())),
         "load_seconds": loaded - started,
         "measure_seconds": time.perf_counter() - loaded,
     }

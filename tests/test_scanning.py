@@ -29,7 +29,16 @@ from litmus.scanning import Failed, Limits, ScanResult, Scored, Skipped, exit_co
 from litmus.scanning.judge import Judge
 from litmus.scanning.targets import Target
 from tests.conftest import children_running
-from tests.formats.onnx_models import SPEC, classifier, detector, endless, greedy, save
+from tests.formats.onnx_models import (
+    SPEC,
+    classifier,
+    detector,
+    endless,
+    external,
+    greedy,
+    save,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +179,8 @@ GOOD: dict[str, Any] = {
     },
     "notes": ["fine"],
     "classes": [],
+    "external_files": [],
+    "out_of_scope": "",
 }
 
 
@@ -204,6 +215,7 @@ def forged(**changes: Any) -> str:
         json.dumps({**GOOD, "notes": "fine"}),
         json.dumps({**GOOD, "notes": [1]}),
         json.dumps({**GOOD, "classes": None}),
+        json.dumps({**GOOD, "external_files": [5]}),
         json.dumps({**GOOD, "measurement": [1, 2]}),
         forged(member_scores=[0.5]),
         forged(member_scores=[]),
@@ -232,6 +244,22 @@ def test_a_subverted_child_speaks_for_itself_alone(detector_file: Path) -> None:
     assert (result.path, result.model_sha256) == (Path("m.onnx"), "0" * 64)
     assert len(result.notes) <= 50
     assert all(note.isprintable() and len(note) <= 1000 for note in result.notes)
+
+
+def test_weights_in_other_files_have_digests_too(tmp_path: Path, run: Run) -> None:
+    path = external(tmp_path / "m", "weights.bin", offset=64, length=weights().nbytes)
+    (result,) = run(path)
+    assert isinstance(result, Scored), result
+    other = tmp_path / "m" / "weights.bin"
+    assert result.external_sha256 == (("weights.bin", sha256_of(other)),)
+    assert result.model_sha256 == sha256_of(path)
+
+
+@pytest.mark.parametrize("name", ["../m.onnx", "/etc/passwd", "none.bin"])
+def test_a_child_can_not_have_files_elsewhere_read(detector_file: Path, name: str) -> None:
+    result = judged(Candidates.of(detector_file), json.dumps({**GOOD, "external_files": [name]}))
+    assert isinstance(result, Failed)
+    assert result.error.startswith("external data: ")
 
 
 GREY = replace(SPEC, channels=1)

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "canonical_json",
     "encode_tensors",
+    "library_versions",
     "machine_facts",
     "parse_tensors",
     "read_header",
@@ -138,6 +139,19 @@ def machine_facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a scan's report states: Litmus, Python, and what runs models."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import litmus
+
+    versions = {"litmus": litmus.__version__, "python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnxruntime"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _digest(data: bytes) -> str:

@@ -6,44 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import litmus
-from litmus.cli import main
 from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
 from litmus.evaluation import GROUPINGS, PROPERTIES
 from litmus.zoo import Zoo, ZooEntry
+from tests.cli.conftest import Run
 from tests.formats.onnx_models import classifier, fused_detector, save
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """A function that runs the command line in this process."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["litmus", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        out, err = capfd.readouterr()
-        return Outcome(int(exit_.value.code or 0), out, err)
-
-    return call
-
 
 RECIPE = """\
 name = "tiny"

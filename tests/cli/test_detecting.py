@@ -17,10 +17,8 @@ from litmus.detectors.learning_curve import LearningCurve
 from litmus.errors import ZooError
 from litmus.models import InputSpec
 from litmus.zoo import Zoo
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run
 from tests.formats.onnx_models import classifier, save
-
-__all__ = ["run"]  # a fixture
 
 
 def test_a_scan_needs_no_detector(run: Run, tmp_path: Path) -> None:

@@ -12,12 +12,10 @@ import pytest
 from litmus.reproduction import EXPERIMENTS
 from litmus.reproduction import timing as timing_module
 from litmus.zoo import Zoo
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run
 from tests.conftest import SMALL_RECIPE, Folders, linked_folders
 from tests.reproduction.conftest import shorten_inversions
 from tests.reproduction.test_detection import FIELDS
-
-__all__ = ["run"]  # a fixture
 
 COMPANION = (
     SMALL_RECIPE.replace('name = "small"', 'name = "lower"\ncontrols = false')

@@ -215,7 +215,7 @@ def test_nothing_to_ask_is_unsupported(small_zoo: Zoo, model: zoo_file.ZooModel)
 def test_a_made_up_set_of_parts_is_refused(fused: FusedDetector) -> None:
     made_up = Measurement(member_scores=[0.0] * 5, scope_distance=1.0, parts=("ulp", "luck"))
     with pytest.raises(ValueError, match="luck"):
-        fused.calibration_of(made_up)
+        fused.calibration_of(made_up.parts)
 
 
 def test_a_file_holds_all_parts(fused: FusedDetector, model: zoo_file.ZooModel) -> None:

@@ -182,6 +182,21 @@ def finished(graph: onnx.GraphProto, opset: int = 13) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def external(folder: Path, location: str, **entries: int) -> Path:
+    """A model whose weights are said to lie in another file."""
+    model = classifier()
+    tensor = model.graph.initializer[0]
+    content = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    path = save(model, folder / "model.onnx")
+    for file in (folder / "weights.bin", folder.parent / "outside.bin"):
+        file.write_bytes(bytes(64) + content + bytes(64))
+    return path
+
+
 def endless(spec: InputSpec = SPEC) -> onnx.ModelProto:
     """A classifier whose Loop counts to 2**62 first."""
     scalar = {name: helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in "cd"}

@@ -16,7 +16,7 @@ from litmus.errors import ModelError, UnsupportedModelError
 from litmus.formats.onnx_file import OnnxModel, load
 from litmus.formats.preprocessing import Preprocessing
 from litmus.models import InputSpec, log_probabilities
-from tests.formats.onnx_models import SPEC, classifier, detector, finished, save, weights
+from tests.formats.onnx_models import SPEC, classifier, detector, external, finished, save, weights
 
 IMAGES = np.random.default_rng(1).random((7, *SPEC.image_shape)).astype(np.float32)
 LOGITS = IMAGES.reshape(7, -1) @ weights()
@@ -195,24 +195,10 @@ def test_images_of_another_size(tmp_path: Path) -> None:
         loaded(classifier(), tmp_path)(IMAGES.transpose(0, 1, 3, 2))
 
 
-def external(folder: Path, location: str, **entries: int) -> Path:
-    """A model whose weights are said to lie in another file."""
-    model = classifier()
-    tensor = model.graph.initializer[0]
-    content = tensor.raw_data
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": location, **entries}.items():
-        tensor.external_data.add(key=key, value=str(value))
-    path = save(model, folder / "model.onnx")
-    for file in (folder / "weights.bin", folder.parent / "outside.bin"):
-        file.write_bytes(bytes(64) + content + bytes(64))
-    return path
-
-
 def test_external_data_in_the_models_folder(tmp_path: Path) -> None:
     model = load(external(tmp_path / "m", "weights.bin", offset=64, length=weights().nbytes))
     close(model(IMAGES), LOGITS)
+    assert model.external_files == ("weights.bin",)
     (tmp_path / "m" / "sub").mkdir()
     (tmp_path / "m" / "sub" / "link.bin").symlink_to(tmp_path / "m" / "weights.bin")
     size = weights().nbytes

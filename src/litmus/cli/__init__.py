@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from litmus.cli import comparing, detecting, evading, evaluating, reproducing, zoos
+from litmus.cli import comparing, detecting, evading, evaluating, pipelines, reproducing, zoos
 from litmus.cli import demo as demonstrating
 from litmus.errors import LitmusError, UsageError
 
@@ -32,6 +32,8 @@ app.command("export")(zoos.export)
 app.command("figures")(zoos.figures)
 app.command("reproduce")(reproducing.reproduce)
 app.command("demo")(demonstrating.demo)
+app.command("schema")(pipelines.schema)
+app.command("trojai")(pipelines.trojai)
 
 # What a scan does without, as its modules are called.
 _TRAIN_EXTRA: Final = frozenset(

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import sha256_of, write_atomically
+from litmus.cli.completion import detector_names, fail_on_names, report_names
 from litmus.cli.options import (
     ZooFolder,
     choice,
     deliver,
+    for_file,
     images_to_fit,
     numbers,
     parse_settings,
+    report_files,
+    scan_context,
 )
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
@@ -37,11 +41,20 @@ def scan(
         str | None,
         typer.Option(
             help="A bundled detector's name, or a .litmus file (default: a bundled one, by the "
-            "model's shape)."
+            "model's shape).",
+            autocompletion=detector_names,
         ),
     ] = None,
     fpr: Annotated[float, typer.Option(help="The false-positive rate to flag at.")] = 0.05,
-    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "-f",
+            "--format",
+            help="text, json, sarif, junit, markdown or html.",
+            autocompletion=report_names,
+        ),
+    ] = "text",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
     ] = None,
@@ -77,8 +90,27 @@ def scan(
         bool, typer.Option("--show-skipped", help="List skipped files in the text report too.")
     ] = False,
     fail_on: Annotated[
-        str, typer.Option(help="Exit with 1 on: suspicious, inconclusive (too), or never.")
+        str,
+        typer.Option(
+            help="Exit with 1 on: suspicious, inconclusive (too), or never.",
+            autocompletion=fail_on_names,
+        ),
     ] = "suspicious",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON report: what it has found is accepted."),
+    ] = None,
+    reports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            metavar="FORMAT=FILE",
+            help="Write another report as well; repeatable. A json one is a baseline.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Text report: only what needs a look.")
+    ] = False,
 ) -> None:
     """Scan model files for backdoors.
 
@@ -86,12 +118,15 @@ def scan(
     """
     from litmus.detectors.candidates import Candidates
     from litmus.formats.preprocessing import Preprocessing
-    from litmus.reports.scan import SCAN_REPORTS, ScanContext
-    from litmus.scanning import Limits, exit_code
+    from litmus.reports.scan import SCAN_REPORTS
+    from litmus.scanning import FAIL_ON, Limits, exit_code
     from litmus.scanning import scan as run
+    from litmus.scanning.baseline import Baseline
 
     choice("--format", format_, tuple(SCAN_REPORTS))
-    choice("--fail-on", fail_on, ("suspicious", "inconclusive", "never"))
+    choice("--fail-on", fail_on, FAIL_ON)
+    also = report_files(reports or [], tuple(SCAN_REPORTS))
+    known = Baseline.read(baseline) if baseline else None
     flags = Preprocessing.from_options(
         scale=scale,
         mean=numbers("--mean", mean),
@@ -103,7 +138,6 @@ def scan(
     candidates = Candidates.bundled() if detector is None else Candidates.of(detector)
     if thorough:
         candidates = candidates.thorough(images=images is not None)
-    context = ScanContext(candidates=candidates, fpr=fpr, show_skipped=show_skipped)
     limits = Limits.thorough() if thorough else Limits()
     if timeout is not None:
         limits = replace(limits, wall_seconds=timeout)
@@ -119,8 +153,20 @@ def scan(
             images=images,
         )
     )
+    context = scan_context(
+        to_terminal=format_ == "text" and output is None,
+        candidates=candidates,
+        fpr=fpr,
+        show_skipped=show_skipped,
+        strict=strict,
+        fail_on=fail_on,
+        baseline=known,
+        quiet=quiet,
+    )
     deliver(SCAN_REPORTS[format_](results, context), output)
-    raise typer.Exit(exit_code(results, strict=strict, fail_on=fail_on))
+    for name, file in also:
+        write_atomically(file, SCAN_REPORTS[name](results, for_file(context)))
+    raise typer.Exit(exit_code(results, strict=strict, fail_on=fail_on, baseline=known))
 
 
 def detectors(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +20,7 @@ from litmus.errors import UsageError
 
 if TYPE_CHECKING:
     from litmus.detectors import Detector
+    from litmus.reports.scan import ScanContext
     from litmus.zoo import Zoo
 
 __all__ = [
@@ -25,12 +30,15 @@ __all__ = [
     "ZooFolder",
     "choice",
     "deliver",
+    "for_file",
     "given_command",
     "images_to_fit",
     "label",
     "load_by_label",
     "numbers",
     "parse_settings",
+    "report_files",
+    "scan_context",
 ]
 
 ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")]
@@ -137,3 +145,38 @@ def deliver(report: str, output: Path | None) -> None:
         typer.echo(report, nl=False)
     else:
         write_atomically(output, report)
+
+
+def report_files(pairs: Sequence[str], formats: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Return the format and the file of each FORMAT=FILE; raises UsageError for another format."""
+    found = []
+    for pair in pairs:
+        name, _, file = pair.partition("=")
+        if name not in formats or not file:
+            expected = f"FORMAT=FILE, of {', '.join(formats)}"
+            raise UsageError("no such report", expected=expected, got=pair, where="--report")
+        found.append((name, Path(file)))
+    return found
+
+
+def scan_context(*, to_terminal: bool, **options: Any) -> ScanContext:
+    """Return the context of a scan's report, with the time, the place and the terminal.
+
+    Colour is for a terminal whose user has not set NO_COLOR.
+    """
+    from litmus.reports.scan import ScanContext
+
+    context = ScanContext(root=Path.cwd(), finished=datetime.now(UTC), **options)
+    if not to_terminal:
+        return for_file(context)
+    if not sys.stdout.isatty():
+        return context
+    columns = shutil.get_terminal_size().columns
+    return replace(context, width=columns, colour=not os.environ.get("NO_COLOR"))
+
+
+def for_file(context: ScanContext) -> ScanContext:
+    """Return the context for a report that is kept: with versions, not as a terminal takes it."""
+    from litmus.artifacts import library_versions
+
+    return replace(context, versions=library_versions(), colour=False, width=200)

@@ -16,7 +16,7 @@ from litmus.detectors.calibration import Calibration, calibrate
 from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
-from litmus.models import InputSpec, Model
+from litmus.models import Images, InputSpec, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -275,7 +275,7 @@ class Detector(ABC):
         Raises UsageError where `fpr` is below what the calibration models can resolve.
         """
         self.check_fpr(fpr)
-        calibration = self.calibration_of(measurement)
+        calibration = self.calibration_of(measurement.parts)
         p_value = calibration.p_value(measurement.member_scores)
         verdict: Verdict = "suspicious" if p_value <= fpr else "no evidence found"
         notes = self.notes_of(measurement)
@@ -296,9 +296,13 @@ class Detector(ABC):
             notes=notes,
         )
 
-    def calibration_of(self, measurement: Measurement) -> Calibration:
-        """Return the calibration that a measurement is judged by."""
+    def calibration_of(self, parts: Sequence[str]) -> Calibration:
+        """Return the calibration that judges a measurement by these parts of a fused detector."""
         return self.calibration
+
+    def queries_by_member(self) -> Sequence[Images]:
+        """Return the images (m, c, h, w) that each member asks a model; empty if it asks none."""
+        return ()
 
     def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
         """Return what to know about how a model was measured."""

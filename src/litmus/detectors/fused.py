@@ -16,7 +16,7 @@ from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import Calibration
 from litmus.detectors.stacking import Combination, askable, combined, possible_sets, stacked
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
-from litmus.models import Model
+from litmus.models import Images, Model
 
 if TYPE_CHECKING:
     from litmus.datasets import Split
@@ -228,13 +228,18 @@ class FusedDetector(Detector):
             missing.append("clean images (--images)")
         return f"it needs {' and '.join(missing)}"
 
-    def calibration_of(self, measurement: Measurement) -> Calibration:
+    def calibration_of(self, parts: Sequence[str]) -> Calibration:
         """Return the calibration of the parts that were asked; raises ValueError for no such."""
-        return self._combination_of(measurement).calibration
+        return self._combination_of(parts).calibration
+
+    def queries_by_member(self) -> Sequence[Images]:
+        """Return the images of the first part that asks any, as `measure` does with answers."""
+        asked = (detector.queries_by_member() for detector in self.parts.values())
+        return next((queries for queries in asked if len(queries)), ())
 
     def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
         """Say which parts were asked and how good they are together, and which not and why."""
-        held = self._combination_of(measurement).held_out
+        held = self._combination_of(measurement.parts).held_out
         asked = (
             f"fused from {', '.join(measurement.parts)}: held-out AUC {held['auc']:.2f} "
             f"({held['auc_low']:.2f} to {held['auc_high']:.2f}) on {held['n_clean']} clean + "
@@ -242,11 +247,10 @@ class FusedDetector(Detector):
         )
         return (asked, *(f"without {part}: {why}" for part, why in measurement.left_out.items()))
 
-    def _combination_of(self, measurement: Measurement) -> Combination:
-        parts = tuple(measurement.parts)
-        if parts not in self.combinations:
-            raise ValueError(f"no combination of {parts}")
-        return self.combinations[parts]
+    def _combination_of(self, parts: Sequence[str]) -> Combination:
+        if tuple(parts) not in self.combinations:
+            raise ValueError(f"no combination of {tuple(parts)}")
+        return self.combinations[tuple(parts)]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of parts and combinations, each under its name."""

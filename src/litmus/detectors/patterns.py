@@ -183,6 +183,10 @@ class PatternDetector(Detector):
         """All members' patterns, (members * m, c, h, w): what a model is asked."""
         return np.concatenate([member.patterns for member in self.members])
 
+    def queries_by_member(self) -> Sequence[Images]:
+        """Return each member's patterns."""
+        return [member.patterns for member in self.members]
+
     def measure(self, model: Model) -> Measurement:
         """Ask the model all patterns in one batch, and let each member read its answers."""
         outputs = model(self.queries)

@@ -47,7 +47,7 @@ def penalty(detector: Detector, model: Model, tuning: FineTuning) -> Penalty:
     anew. Raises UsageError where there is no gradient.
     """
     score = log_odds(detector, model, share=_SHARE, seed=tuning.seed)
-    scores = detector.calibration_of(detector.measure(model)).scores
+    scores = detector.calibration_of(detector.measure(model).parts).scores
     clean = torch.tensor(np.median(scores), dtype=torch.float64)
 
     def of(module: nn.Module) -> torch.Tensor:

@@ -17,33 +17,37 @@ from litmus.formats.onnx_graph import graphs_of
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, TensorProto
 
-__all__ = ["load_external_data"]
+__all__ = ["inside_folder", "load_external_data"]
 
 
-def load_external_data(model: ModelProto, path: Path, max_bytes: int) -> None:
+def load_external_data(model: ModelProto, path: Path, max_bytes: int) -> tuple[str, ...]:
     """Take tensors that lie in other files into `model`; those must lie in its own folder.
 
-    At most `max_bytes` are read. Raises ModelError on an absolute location, one that leads out
-    (also through a symbolic link), and one that does not hold what it should.
+    Returns the files' locations. At most `max_bytes` are read. Raises ModelError on an absolute
+    location, one that leads out (also through a symbolic link), and one that does not hold what
+    it should.
     """
     from onnx import TensorProto
 
+    read = set()
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         data = _read_external(path, entries, max_bytes)
+        read.add(entries["location"])
         max_bytes -= len(data)
         tensor.raw_data = data
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
+    return tuple(sorted(read))
 
 
 def _read_external(path: Path, entries: dict[str, str], max_bytes: int) -> bytes:
     location = entries.get("location", "")
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        file = _inside(path, location)
+        file = inside_folder(path, location)
         size = file.stat().st_size
         length = size - offset if length < 0 else length
         if offset < 0 or length < 0 or offset + length > size:
@@ -67,7 +71,7 @@ def _read_external(path: Path, entries: dict[str, str], max_bytes: int) -> bytes
         raise ModelError("external data can't be read", got=fault, where=path) from fault
 
 
-def _inside(path: Path, location: str) -> Path:
+def inside_folder(path: Path, location: str) -> Path:
     """Return the real file of a location; raises ModelError unless it is in the model's folder."""
     folder = Path(os.path.realpath(path.parent))
     file = Path(os.path.realpath(folder / location))

@@ -49,6 +49,7 @@ class OnnxModel:
         notes: list[str],
     ) -> None:
         self.notes = notes
+        self.external_files: tuple[str, ...] = ()
         self._path, self._image_input, self._outputs = path, image_input, outputs
         self._several_outputs = several_outputs
         self._graph = graph
@@ -209,10 +210,10 @@ def load(
     data = _read_bounded(path, max_bytes)
     graph = onnx_graph.parse(data, path)
     onnx_graph.check_operators(graph, path)
-    load_external_data(graph, path, max_bytes - len(data))
+    external = load_external_data(graph, path, max_bytes - len(data))
     source = onnx_graph.image_input(graph, path)
     try:
-        return _made(graph, source, preprocessing or Preprocessing(), expected, path)
+        model = _made(graph, source, preprocessing or Preprocessing(), expected, path)
     except UnsupportedModelError:
         raise
     except ModelError as fault:
@@ -221,6 +222,8 @@ def load(
         raise ShapeError(
             fault.what, expected=fault.expected, got=fault.got, where=fault.where
         ) from fault
+    model.external_files = external
+    return model
 
 
 def _made(

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from litmus.errors import MissingExtraError, UsageError
 from litmus.scanning.crew import Crew
-from litmus.scanning.results import Failed, Limits, ScanResult, Scored, Skipped, exit_code
+from litmus.scanning.results import (
+    FAIL_ON,
+    Failed,
+    Limits,
+    ScanResult,
+    Scored,
+    Skipped,
+    exit_code,
+)
 from litmus.scanning.targets import Target, find_targets
 
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from litmus.formats.preprocessing import Preprocessing
     from litmus.scanning.judge import Judge
 
-__all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "scan"]
+__all__ = ["FAIL_ON", "Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "scan"]
 
 
 def scan(

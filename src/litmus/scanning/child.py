@@ -66,6 +66,7 @@ def _score(
         "notes": [*getattr(measured, "notes", ()), *recognition.notes],
         "out_of_scope": recognition.out_of_scope,
         "classes": list(getattr(measured, "classes", ())),
+        "external_files": list(getattr(model, "external_files", ())),
         "load_seconds": loaded - started,
         "measure_seconds": time.perf_counter() - loaded,
     }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from litmus.artifacts import sha256_of
 from litmus.detectors import Detector, Measurement
 from litmus.detectors.candidates import Candidates
-from litmus.errors import UsageError
+from litmus.errors import ModelError, UsageError
+from litmus.formats.onnx_external import inside_folder
 from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
@@ -19,6 +22,8 @@ __all__ = ["Judge"]
 _MAX_NOTES: Final = 50
 _MAX_TEXT: Final = 1000
 _MAX_SHAPE: Final = 80
+_MAX_FILES: Final = 1000
+_MAX_BYTES: Final = 2**32
 
 
 class Judge:
@@ -54,10 +59,14 @@ class Judge:
             raise ValueError(reply["status"])
         name, detector = self._detector(reply)
         measurement = _measurement(reply, detector)
+        classes, external = _clean_all(reply["classes"]), _clean_all(reply["external_files"])
         try:
             judgement = detector.judge(
                 measurement, fpr=self._fpr, out_of_scope=_clean(reply["out_of_scope"])
             )
+            digests = _digests(target.path, external)
+        except (ModelError, OSError) as fault:
+            return Failed(path=target.path, error=f"external data: {fault}")
         except UsageError as fault:
             # Another of the candidates can promise this rate, and this model's can't.
             return Failed(path=target.path, error=f"detector {name}: {fault}")
@@ -78,8 +87,11 @@ class Judge:
             detector=name,
             detector_sha256=self._candidates.sha256[name],
             format=target.format,
-            classes=_clean_all(reply["classes"]),
+            classes=classes,
             log_probs=tuple(tuple(row) for row in measurement.log_probs),
+            external_sha256=digests,
+            member_scores=tuple(measurement.member_scores),
+            parts=tuple(measurement.parts),
         )
 
     def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector]:
@@ -102,7 +114,7 @@ class Judge:
 def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
     """Read a child's measurement; raises ValueError, TypeError or KeyError on nonsense."""
     measurement = Measurement.from_json(reply["measurement"])
-    calibration = detector.calibration_of(measurement)
+    calibration = detector.calibration_of(measurement.parts)
     if len(measurement.member_scores) <= int(calibration.members.max()):
         raise ValueError("too few members")
     if len(measurement.left_out) > _MAX_NOTES:
@@ -115,6 +127,18 @@ def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
     ):
         raise ValueError("log-probabilities of an impossible kind")
     return measurement
+
+
+def _digests(path: Path, external: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the digests of files that a model's file refers to, taken here and not in the child.
+
+    Raises ModelError where one lies outside of the model's folder or is too large, OSError where
+    it can't be read.
+    """
+    files = {name: inside_folder(path, name) for name in external[:_MAX_FILES]}
+    if len(external) > _MAX_FILES or sum(f.stat().st_size for f in files.values()) > _MAX_BYTES:
+        raise ModelError("too many or too large files")
+    return tuple((name, sha256_of(file)) for name, file in files.items())
 
 
 def _clean(text: object) -> str:

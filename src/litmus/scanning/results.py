@@ -11,8 +11,19 @@ from litmus.errors import UsageError
 
 if TYPE_CHECKING:
     from litmus.detectors import Verdict
+    from litmus.scanning.baseline import Baseline
 
-__all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "printable"]
+__all__ = [
+    "FAIL_ON",
+    "Failed",
+    "Limits",
+    "ScanResult",
+    "Scored",
+    "Skipped",
+    "exit_code",
+    "is_finding",
+    "printable",
+]
 
 _MOST: Final = 1e9
 _FINDINGS: Final[Mapping[str, frozenset[str]]] = {
@@ -20,6 +31,8 @@ _FINDINGS: Final[Mapping[str, frozenset[str]]] = {
     "inconclusive": frozenset({"suspicious", "inconclusive"}),
     "never": frozenset(),
 }
+FAIL_ON: Final = tuple(_FINDINGS)
+"""From which verdict on something is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +61,9 @@ class Scored:
     `score` is higher for a more suspicious model, `p_value` how often a clean one scores at least
     as high, `probability` that of a backdoor at even prior odds. `notes` tells what was assumed
     and what is out of scope; `log_probs` (queries, classes) are the model's answers; `seconds`
-    the time for this file, in which its process was made, too.
+    the time for this file, in which its process was made, too. `external_sha256` are the files
+    beside the model's that hold weights of it, with their digests. `member_scores` are what the
+    detector's members said, and `parts` those of a fused detector's parts that did.
     """
 
     path: Path
@@ -64,6 +79,9 @@ class Scored:
     format: str
     classes: tuple[str, ...] = ()
     log_probs: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+    external_sha256: tuple[tuple[str, str], ...] = ()
+    member_scores: tuple[float, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,28 +103,35 @@ class Failed:
 ScanResult = Scored | Skipped | Failed
 
 
+def is_finding(result: ScanResult, fail_on: str = "suspicious") -> bool:
+    """Return whether a result is one that `--fail-on` asks for: from this verdict on."""
+    return isinstance(result, Scored) and result.verdict in _FINDINGS[fail_on]
+
+
 def exit_code(
     results: Iterable[ScanResult],
     *,
     strict: bool = False,
     fail_on: str = "suspicious",
+    baseline: Baseline | None = None,
 ) -> int:
     """Return 1 (something found) before 2 (an error) before 3 (nothing scannable), otherwise 0.
 
     `fail_on` says from which verdict on something is found: `suspicious`, `inconclusive` or
-    `never`. `strict` makes a skip an error. Raises UsageError for another `fail_on`.
+    `never`. What `baseline` accepts is not. `strict` makes a skip an error. Raises UsageError for
+    another `fail_on`.
     """
-    if fail_on not in _FINDINGS:
-        expected = f"one of {', '.join(_FINDINGS)}"
+    if fail_on not in FAIL_ON:
+        expected = f"one of {', '.join(FAIL_ON)}"
         raise UsageError("impossible", expected=expected, got=fail_on, where="--fail-on")
     kept = list(results)
-    verdicts = {result.verdict for result in kept if isinstance(result, Scored)}
-    if verdicts & _FINDINGS[fail_on]:
+    found = [result for result in kept if is_finding(result, fail_on)]
+    if any(baseline is None or not baseline.accepts(result) for result in found):
         return 1
     errors = (Failed, Skipped) if strict else (Failed,)
     if any(isinstance(result, errors) for result in kept):
         return 2
-    return 0 if verdicts else 3
+    return 0 if any(isinstance(result, Scored) for result in kept) else 3
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,211 @@
+"""What all reports of a scan say: the context of the results, what they amount to, sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from litmus.detectors import Detector
+from litmus.detectors.calibration import Calibration
+from litmus.detectors.candidates import Candidates
+from litmus.metrics import benjamini_hochberg
+from litmus.reports.detectors import held_out_sentence
+from litmus.scanning import Failed, ScanResult, Scored, Skipped
+from litmus.scanning.baseline import Baseline
+from litmus.scanning.results import is_finding, printable
+
+__all__ = [
+    "CAVEAT",
+    "Entry",
+    "ScanContext",
+    "annotate",
+    "counts_text",
+    "headline",
+    "p_sentence",
+    "path_text",
+    "probability_text",
+    "q_sentence",
+    "scope_facts",
+    "summary",
+    "threshold_sentence",
+    "verdict_text",
+]
+
+CAVEAT: Final = "'No evidence found' does not mean that there is no backdoor."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanContext:
+    """What the results stand beside: the detectors that could be used, and the options.
+
+    `fail_on`, `strict` and `baseline` say what counts, as in `exit_code`. `quiet`, `show_skipped`,
+    `colour` and `width` (columns) are for text alone. Paths are told as seen from `root` where a
+    format asks for relative ones. `versions` are those of Litmus and of what it ran on by name,
+    `finished` is when the scan ended.
+    """
+
+    candidates: Candidates
+    fpr: float
+    show_skipped: bool = False
+    strict: bool = False
+    fail_on: str = "suspicious"
+    baseline: Baseline | None = None
+    quiet: bool = False
+    colour: bool = False
+    width: int = 200
+    root: Path | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    finished: datetime | None = None
+
+    def used(self, results: Sequence[ScanResult]) -> dict[str, Detector]:
+        """Return the detectors that judged a file; the one that was named in any case."""
+        names = {result.detector for result in results if isinstance(result, Scored)}
+        return {
+            name: detector
+            for name, detector in self.candidates.detectors.items()
+            if name in names or self.candidates.named
+        }
+
+    def calibration(self, result: Scored) -> Calibration:
+        """Return the calibration that a result was judged by."""
+        return self.candidates.detectors[result.detector].calibration_of(result.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A result with what it amounts to among the others.
+
+    `q_value` is of Benjamini and Hochberg (1995), over all files that were scored, NaN for others.
+    `accepted` says that the baseline knows it, `counts` that it makes the exit code 1.
+    """
+
+    result: ScanResult
+    q_value: float
+    accepted: bool
+    counts: bool
+
+
+def annotate(results: Sequence[ScanResult], context: ScanContext) -> list[Entry]:
+    """Return the results in their order, each with what it amounts to."""
+    scored = [i for i, result in enumerate(results) if isinstance(result, Scored)]
+    p_values = [result.p_value for result in results if isinstance(result, Scored)]
+    q_values = dict(zip(scored, benjamini_hochberg(p_values).tolist(), strict=True))
+    entries = []
+    for i, result in enumerate(results):
+        accepted = context.baseline is not None and context.baseline.accepts(result)
+        counts = is_finding(result, context.fail_on) and not accepted
+        q_value = q_values.get(i, float("nan"))
+        entries.append(Entry(result=result, q_value=q_value, accepted=accepted, counts=counts))
+    return entries
+
+
+def summary(entries: Sequence[Entry]) -> dict[str, int]:
+    """Return how many files there are of each kind; accepted ones have their verdict, too."""
+    results = [entry.result for entry in entries]
+    verdicts = [result.verdict for result in results if isinstance(result, Scored)]
+    return {
+        "files": len(results),
+        "scored": len(verdicts),
+        "suspicious": verdicts.count("suspicious"),
+        "no_evidence_found": verdicts.count("no evidence found"),
+        "inconclusive": verdicts.count("inconclusive"),
+        "skipped": sum(isinstance(result, Skipped) for result in results),
+        "failed": sum(isinstance(result, Failed) for result in results),
+        "accepted": sum(entry.accepted for entry in entries),
+    }
+
+
+def counts_text(entries: Sequence[Entry]) -> str:
+    """Return how many files there are of each kind, as text."""
+    counts = summary(entries)
+    accepted = f", {counts['accepted']} accepted by the baseline" if counts["accepted"] else ""
+    return (
+        f"{counts['suspicious']} suspicious, {counts['no_evidence_found']} without evidence, "
+        f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped, "
+        f"{counts['failed']} failed{accepted}"
+    )
+
+
+def headline(entries: Sequence[Entry]) -> str:
+    """Return what a scan found, in one sentence."""
+    counts = summary(entries)
+    scored, suspicious, unsure = (counts[key] for key in ("scored", "suspicious", "inconclusive"))
+    if scored == 1:
+        said = "is suspicious" if suspicious else "behaves unlike any that the detector knows"
+        return f"The model {said}" if suspicious or unsure else "No evidence of a backdoor found"
+    if suspicious:
+        return f"{suspicious} of {scored} models {'is' if suspicious == 1 else 'are'} suspicious"
+    if unsure:
+        return f"{unsure} of {scored} models {'is' if unsure == 1 else 'are'} inconclusive"
+    return (
+        f"No evidence of a backdoor found in {scored} models" if scored else "No model was scored"
+    )
+
+
+def verdict_text(entry: Entry) -> str:
+    """Return a scored entry's verdict, and whether it is accepted."""
+    assert isinstance(entry.result, Scored)
+    return entry.result.verdict + (" (accepted)" if entry.accepted else "")
+
+
+def path_text(result: ScanResult) -> str:
+    """Return a result's path without control characters."""
+    return printable(str(result.path))
+
+
+def probability_text(result: Scored) -> str:
+    """Return the probability of a backdoor with two digits, and never as a certainty."""
+    p = result.probability
+    return ">0.99" if p > 0.99 else "<0.01" if p < 0.01 else f"{p:.2f}"
+
+
+def p_sentence(result: Scored, context: ScanContext) -> str:
+    """Return what a result's p-value means at this threshold, in one sentence."""
+    n = len(context.calibration(result).scores)
+    as_suspicious = round(result.p_value * (n + 1)) - 1
+    who = {0: "None", 1: "One"}.get(as_suspicious, str(as_suspicious))
+    looks = {0: "looks", 1: "looks at least"}.get(as_suspicious, "look at least")
+    return (
+        f"{who} of the {n} clean models that the detector was calibrated on {looks} as "
+        f"suspicious as this one (p = {result.p_value:.4f}), and a model is called suspicious at "
+        f"p <= {context.fpr:g}, which happens to about {100 * context.fpr:.4g} in 100 "
+        "clean models of the kind that the detector knows."
+    )
+
+
+def threshold_sentence(context: ScanContext) -> str:
+    """Return what the false-positive rate means."""
+    return (
+        f"A model is suspicious at p <= {context.fpr:g}: about {100 * context.fpr:.4g} % of clean "
+        "models like those of the detector's zoo would be, too."
+    )
+
+
+def q_sentence() -> str:
+    """Return what q-values are."""
+    return (
+        "q corrects p for several files at once (Benjamini and Hochberg): if all files with a q up "
+        "to some value are called suspicious, at most that share of them is expected to be clean."
+    )
+
+
+def scope_facts(detector: Detector) -> dict[str, str]:
+    """Return what a detector knows, by short names."""
+    scope = detector.scope
+    calibration = detector.calibration
+    facts = {
+        "detector": detector.name,
+        "data set": str(scope.get("dataset", "")),
+        "input": str(detector.input_spec),
+        "architectures": ", ".join(scope.get("architectures", ())),
+        "attacks": "; ".join(scope.get("attacks", ())),
+        "fitted on": f"{scope['num_models']} models" if "num_models" in scope else "",
+        "calibrated on": f"n = {len(calibration.scores)} clean models, "
+        f"smallest p {calibration.smallest_p_value:.4f}",
+    }
+    if "auc" in detector.held_out:
+        facts["held-out AUC"] = held_out_sentence(detector.held_out)
+    return {name: printable(value) for name, value in facts.items() if value}

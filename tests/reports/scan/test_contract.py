@@ -1,0 +1,79 @@
+"""What every report promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from litmus.reports.scan import SCAN_REPORTS, ScanContext
+from litmus.scanning import ScanResult, Scored
+from tests.reports.scan.cases import accepting, context, hostile, of_every_kind, scored
+
+Report = Callable[[Sequence[ScanResult], ScanContext], str]
+every_report = pytest.mark.parametrize("report", SCAN_REPORTS.values(), ids=SCAN_REPORTS)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether a file is named, by its path or, in a URI, by what is left of it."""
+    return name in text or Path(name).name in text
+
+
+@every_report
+def test_every_finding_and_failure_is_told(report: Report) -> None:
+    results = of_every_kind()
+    text = report(results, context(show_skipped=True))
+    for result in results:
+        assert mentions(text, str(result.path))
+    for said in ("uspicious", "nconclusive", "not an ONNX file", "export it to ONNX"):
+        assert said in text
+    assert text.endswith("\n")
+
+
+@every_report
+def test_the_same_results_give_the_same_text(report: Report) -> None:
+    assert report(of_every_kind(), context()) == report(of_every_kind(), context())
+
+
+@every_report
+def test_no_report_calls_a_model_safe(report: Report) -> None:
+    text = report(of_every_kind(), context(show_skipped=True))
+    assert not re.search(r"\bsafe\b", text, re.IGNORECASE)
+
+
+@every_report
+@pytest.mark.parametrize("kind", [Scored, type(None)])
+def test_one_result_or_none_is_a_report_too(report: Report, kind: type) -> None:
+    results: list[ScanResult] = [scored("m.onnx", 9.0)] if kind is Scored else []
+    assert report(results, context()).endswith("\n")
+
+
+@every_report
+def test_what_the_baseline_accepts_is_said_to_be_accepted(report: Report) -> None:
+    results = of_every_kind()
+    known = accepting([r for r in results if isinstance(r, Scored) and r.verdict == "suspicious"])
+    plain, told = (report(results, context(baseline=each)) for each in (None, known))
+    said = re.compile(r'accepted(?!": (false|0))')
+    assert len(said.findall(told)) > len(said.findall(plain))
+
+
+@every_report
+def test_hostile_names_are_inert_and_can_be_written(report: Report) -> None:
+    text = report(hostile(), context(show_skipped=True))
+    text.encode("utf-8")
+    # Nothing but lines; a terminal or an editor obeys none of the others.
+    assert all(c.isprintable() or c == "\n" for c in text)
+    if report in (SCAN_REPORTS["html"], SCAN_REPORTS["junit"]):
+        assert "<script" not in text
+        assert "<img" not in text
+        assert "<!--" not in text
+
+
+@every_report
+def test_several_files_have_q_values(report: Report) -> None:
+    results = of_every_kind()
+    text = report(results, context())
+    # Four were scored, and the least p is 1/100 in two of them.
+    assert "0.02" in text

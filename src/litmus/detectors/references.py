@@ -167,17 +167,20 @@ class References:
         return Reading(answers, order, how)
 
     def _fit(self, way: Way, reading: Reading) -> Recognition:
-        says = reading.says
+        found = []
         if way.wants is not None:
-            says += f"; the model wants its input {way.wants} (probability {way.probability:.2f})"
+            found.append(
+                f"the model wants its input {way.wants} (probability {way.probability:.2f})"
+            )
         if reading.how != "known":
-            says += f"; {order_text(reading.order, reading.how)}"
+            found.append(order_text(reading.order, reading.how))
         return Recognition(
             model=way.model if reading.how == "known" else OrderedModel(way.model, reading.order),
             wants=way.wants,
             order=tuple(reading.order.tolist()),
             agreement=reading.agreement,
-            notes=(says,),
+            # Where all was known, there is nothing to tell.
+            notes=("; ".join([reading.says, *found]),) if found else (),
         )
 
     def _allowed(self, stated: Preprocessing) -> list[int]:

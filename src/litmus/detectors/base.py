@@ -127,13 +127,17 @@ class Unseen:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A calibrated answer: score, p-value, probability, verdict, and what to know about it."""
+    """A calibrated answer: score, p-value, probability, verdict, and what to know about it.
+
+    `out_of_scope` are those of the notes that say why it is inconclusive; empty where it is not.
+    """
 
     score: float
     p_value: float
     probability: float
     verdict: Verdict
     notes: tuple[str, ...] = ()
+    out_of_scope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,13 +282,9 @@ class Detector(ABC):
         calibration = self.calibration_of(measurement.parts)
         p_value = calibration.p_value(measurement.member_scores)
         verdict: Verdict = "suspicious" if p_value <= fpr else "no evidence found"
-        notes = self.notes_of(measurement)
-        if out_of_scope:
-            verdict = "inconclusive"
-            notes += (out_of_scope,)
+        reasons: tuple[str, ...] = (out_of_scope,) if out_of_scope else ()
         if measurement.scope_distance > calibration.scope_limit:
-            verdict = "inconclusive"
-            notes += (
+            reasons += (
                 "the model behaves unlike any in the detector's scope: scope distance "
                 f"{measurement.scope_distance:.2f}, limit {calibration.scope_limit:.2f}",
             )
@@ -292,8 +292,9 @@ class Detector(ABC):
             score=measurement.score,
             p_value=p_value,
             probability=calibration.probability(measurement.score),
-            verdict=verdict,
-            notes=notes,
+            verdict="inconclusive" if reasons else verdict,
+            notes=(*self.notes_of(measurement), *reasons),
+            out_of_scope=reasons,
         )
 
     def calibration_of(self, parts: Sequence[str]) -> Calibration:

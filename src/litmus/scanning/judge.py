@@ -92,6 +92,7 @@ class Judge:
             external_sha256=digests,
             member_scores=tuple(measurement.member_scores),
             parts=tuple(measurement.parts),
+            out_of_scope=_clean_all(list(judgement.out_of_scope)),
         )
 
     def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector]:

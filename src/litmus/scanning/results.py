@@ -60,7 +60,8 @@ class Scored:
 
     `score` is higher for a more suspicious model, `p_value` how often a clean one scores at least
     as high, `probability` that of a backdoor at even prior odds. `notes` tells what was assumed
-    and what is out of scope; `log_probs` (queries, classes) are the model's answers; `seconds`
+    and what is out of scope, `out_of_scope` those of them that say why there is no verdict;
+    `log_probs` (queries, classes) are the model's answers; `seconds`
     the time for this file, in which its process was made, too. `external_sha256` are the files
     beside the model's that hold weights of it, with their digests. `member_scores` are what the
     detector's members said, and `parts` those of a fused detector's parts that did.
@@ -82,6 +83,7 @@ class Scored:
     external_sha256: tuple[tuple[str, str], ...] = ()
     member_scores: tuple[float, ...] = ()
     parts: tuple[str, ...] = ()
+    out_of_scope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

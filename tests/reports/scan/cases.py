@@ -17,7 +17,7 @@ from litmus.models import InputSpec
 from litmus.reports.scan import ScanContext
 from litmus.scanning import Failed, ScanResult, Scored, Skipped
 from litmus.scanning.baseline import Baseline, digests_of
-from tests.formats.onnx_models import detector, layer_detector
+from tests.formats.onnx_models import detector, fused_detector, layer_detector
 
 COLOUR: Final = "colour"
 LAYER: Final = "layer"
@@ -56,6 +56,9 @@ def scored(
     name: str = COLOUR,
     distance: float = 1.0,
     seed: int = 0,
+    parts: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
+    out_of_scope: str = "",
     **changes: Any,
 ) -> Scored:
     """A file whose members all gave it this score."""
@@ -67,9 +70,12 @@ def scored(
     rows = random.dirichlet(np.full(judge.input_spec.num_classes, 0.3), queries)
     log_probs = np.log(rows + np.exp(-30))
     measurement = Measurement(
-        member_scores=[score + 0.2 * i for i in range(members)], scope_distance=distance
+        member_scores=[score + 0.2 * i for i in range(members)],
+        scope_distance=distance,
+        parts=parts,
+        left_out=left_out or {},
     )
-    judgement = judge.judge(measurement, fpr=0.05)
+    judgement = judge.judge(measurement, fpr=0.05, out_of_scope=out_of_scope)
     result = Scored(
         path=Path(path),
         score=judgement.score,
@@ -84,6 +90,8 @@ def scored(
         format="onnx",
         log_probs=tuple(tuple(row) for row in log_probs.tolist()),
         member_scores=tuple(measurement.member_scores),
+        parts=tuple(parts),
+        out_of_scope=judgement.out_of_scope,
     )
     return replace(result, **changes)
 
@@ -98,6 +106,26 @@ def of_every_kind() -> list[ScanResult]:
         Skipped(path=Path("models/old.h5"), reason="a Keras file: export it to ONNX"),
         Failed(path=Path("models/broken.onnx"), error="not an ONNX file, or a damaged one"),
     ]
+
+
+def thorough() -> tuple[list[ScanResult], Candidates]:
+    """A thorough scan by a fused detector: some part each left out, models of other classes."""
+    known = candidates({"all": fused_detector().thorough()})
+    slow = {"max_margin": "it takes longer than 900 seconds", "neural_cleanse": "it needs images"}
+    two: dict[str, Any] = {"parts": ("ulp", "last_layer"), "left_out": slow}
+    three: dict[str, Any] = {
+        "parts": ("ulp", "last_layer", "max_margin"),
+        "left_out": {"neural_cleanse": "why"},
+    }
+    found = "9 of 10 reference images are on their class; the model wants its input 0 to 255"
+    strange = "the model is not for these classes (dog, cat, ...), or fed otherwise"
+    results: list[ScanResult] = [
+        scored("bad.onnx", 9.0, known, name="all", **two),
+        scored("clean.onnx", -9.0, known, name="all", **three),
+        scored("odd.onnx", 9.0, known, name="all", out_of_scope=strange, **two),
+    ]
+    told = [replace(r, notes=(found, *r.notes)) for r in results if isinstance(r, Scored)]
+    return [*told], known
 
 
 def context(known: Candidates | None = None, **options: Any) -> ScanContext:

@@ -10,7 +10,14 @@ import pytest
 
 from litmus.reports.scan import SCAN_REPORTS, ScanContext
 from litmus.scanning import ScanResult, Scored
-from tests.reports.scan.cases import accepting, context, hostile, of_every_kind, scored
+from tests.reports.scan.cases import (
+    accepting,
+    context,
+    hostile,
+    of_every_kind,
+    scored,
+    thorough,
+)
 
 Report = Callable[[Sequence[ScanResult], ScanContext], str]
 every_report = pytest.mark.parametrize("report", SCAN_REPORTS.values(), ids=SCAN_REPORTS)
@@ -69,6 +76,28 @@ def test_hostile_names_are_inert_and_can_be_written(report: Report) -> None:
         assert "<script" not in text
         assert "<img" not in text
         assert "<!--" not in text
+
+
+@every_report
+def test_how_a_model_was_read_is_told(report: Report) -> None:
+    results, known = thorough()
+    text = report(results, context(known))
+    for said in (
+        "9 of 10 reference images are on their class; the model wants its input 0 to 255",
+        "fused from ulp, last_layer: held-out AUC 0.90 (0.80 to 1.00) on 9 clean + 8 backdoored",
+        "without max_margin: it takes longer than 900 seconds",
+        "without neural_cleanse: it needs images",
+        "he model is not for these classes (dog, cat, ...), or fed otherwise",
+    ):
+        assert said in text
+
+
+@every_report
+def test_a_clean_model_that_was_read_otherwise_has_its_notes(report: Report) -> None:
+    results, known = thorough()
+    text = report(results[1:2], context(known))
+    # SARIF lists files without a finding as artifacts alone.
+    assert ("without neural_cleanse: why" in text) == (report is not SCAN_REPORTS["sarif"])
 
 
 @every_report

@@ -9,7 +9,15 @@ import pytest
 
 from litmus.reports.scan.html import scan_html
 from litmus.scanning import ScanResult, Scored
-from tests.reports.scan.cases import accepting, candidates, context, hostile, of_every_kind, scored
+from tests.reports.scan.cases import (
+    accepting,
+    candidates,
+    context,
+    hostile,
+    of_every_kind,
+    scored,
+    thorough,
+)
 
 # Everything on the page is made of these, without which nothing runs and nothing is loaded.
 TAGS = """
@@ -89,6 +97,16 @@ def test_the_page_tells_all_about_a_model() -> None:
         assert classes.count(f"pic d0-{i}") == 2
     cells = [a for tag, a in page.elements if tag == "td" and (a.get("class") or "")[0] == "h"]
     assert len(cells) == 6 * 4
+
+
+def test_an_inconclusive_model_is_told_why_before_its_numbers() -> None:
+    results, known = thorough()
+    text = Page(scan_html(results[2:], context(known))).text
+    why = "The model is not for these classes (dog, cat, ...), or fed otherwise. No verdict: "
+    assert text.count("is not for these classes") == 1
+    assert text.index(why) < text.index("p-value") < text.index("9 of 10 reference images")
+    assert "calibrated on with ulp, last_layer n = 59 clean models" in text
+    assert "n = 39" not in text  # that of all parts, which judged nothing
 
 
 def test_findings_come_first_and_the_others_are_closed() -> None:

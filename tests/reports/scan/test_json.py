@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from litmus.reports.scan import json_schema, scan_json
-from tests.reports.scan.cases import accepting, context, hostile, of_every_kind
+from tests.reports.scan.cases import accepting, context, hostile, of_every_kind, thorough
 
 SCHEMA = json.loads(json_schema())
 VALIDATOR = Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -31,6 +31,23 @@ def test_a_report_follows_the_schema(results: list[Any]) -> None:
     for known in (None, accepting(results)):
         VALIDATOR.validate(json.loads(scan_json(results, context(baseline=known))))
     VALIDATOR.validate(json.loads(scan_json(results, context(versions={}, finished=None))))
+
+
+def test_a_thorough_scan_tells_what_judged_each_model() -> None:
+    results, known = thorough()
+    report = json.loads(scan_json(results, context(known)))
+    VALIDATOR.validate(report)
+    told = [(result["parts"], result["n_calibration"]) for result in report["results"]]
+    two, three = (["ulp", "last_layer"], 59), (["ulp", "last_layer", "max_margin"], 39)
+    assert told == [two, three, two]
+    # What all parts that were permitted promise, and what these two do.
+    (entry,) = report["detectors"]
+    assert entry["n_calibration"] == 39
+    assert report["results"][0]["p_value"] == pytest.approx(1 / 60)
+    reasons = [result["out_of_scope"] for result in report["results"]]
+    assert reasons[:2] == [[], []]
+    assert "not for these classes" in reasons[2][0]
+    assert reasons[2][0] in report["results"][2]["notes"]
 
 
 def test_each_field_of_a_result_is_described(report: dict[str, Any]) -> None:

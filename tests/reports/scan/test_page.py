@@ -25,10 +25,12 @@ from tests.reports.scan.cases import (
     context,
     of_every_kind,
     scored,
+    thorough,
 )
 
 WIDTHS: Final = {"wide": 1280, "narrow": 360}
 SCHEMES: Final = ("light", "dark")
+PATIENCE: Final = 120_000  # milliseconds, of a machine that has other things to do
 
 # Each text that is seen, with its colour's contrast to what is behind it (WCAG 2.2, 1.4.3).
 CONTRASTS: Final = """() => {
@@ -122,7 +124,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             path=Path("old.h5"), reason="a Keras file: python -m tf2onnx.convert --keras old.h5"
         ),
     ]
+    results, fused = thorough()
     contents = {
+        "thorough": scan_html(results, context(fused)),
         "one": scan_html(one, context(known)),
         "mixed": scan_html(mixed, context(known)),
         "nothing": scan_html(mixed[-3:], context(known)),
@@ -149,6 +153,7 @@ class Opened:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -176,7 +181,7 @@ class Opened:
         self.context.close()
 
 
-@pytest.mark.parametrize("name", ["one", "mixed", "nothing"])
+@pytest.mark.parametrize("name", ["one", "mixed", "thorough", "nothing"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_page_can_be_read(

@@ -8,12 +8,15 @@ from urllib.parse import unquote_to_bytes, urlparse
 import pytest
 from jsonschema import Draft4Validator
 
+from litmus.artifacts import sha256_of
 from litmus.reports.scan.sarif import scan_sarif
 from litmus.scanning import Failed, ScanResult
 from tests.reports.scan.cases import accepting, context, hostile, of_every_kind, scored
 
-# OASIS's own, see NOTICE.
-SCHEMA = json.loads((Path(__file__).parent / "sarif-schema-2.1.0.json").read_text("utf-8"))
+FILE = Path(__file__).parent / "sarif-schema-2.1.0.json"
+# OASIS's own, with its notice beside it, that permits copies and no change.
+SHA256 = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
+SCHEMA = json.loads(FILE.read_text("utf-8"))
 VALIDATOR = Draft4Validator(SCHEMA, format_checker=Draft4Validator.FORMAT_CHECKER)
 
 
@@ -32,6 +35,10 @@ def test_a_log_follows_the_standard(results: list[ScanResult], strict: bool) -> 
     for known in (None, accepting(results)):
         run(results, strict=strict, baseline=known)
     run(results, versions={}, finished=None, root=None)
+
+
+def test_the_schema_is_as_it_was_published() -> None:
+    assert sha256_of(FILE) == SHA256
 
 
 def test_the_schema_would_find_a_mistake() -> None:
@@ -114,6 +121,14 @@ def test_a_message_holds_no_link_and_no_placeholder() -> None:
         text = result["message"]["text"]
         assert "](" not in text
         assert "{0}" not in text.replace("{{0}}", "")
+
+
+def test_an_inconclusive_result_says_why() -> None:
+    odd = scored("odd.onnx", 9.0, out_of_scope="not for these classes")
+    (result,) = run([odd])["results"]
+    assert result["message"]["text"].startswith(
+        "Inconclusive: odd.onnx. Not for these classes. No verdict: p means little for a model"
+    )
 
 
 def test_accepted_findings_are_suppressed() -> None:

@@ -5,7 +5,7 @@ import pytest
 from litmus.reports.scan.content import probability_text
 from litmus.reports.scan.text import scan_text
 from litmus.scanning import ScanResult
-from tests.reports.scan.cases import accepting, context, of_every_kind, scored
+from tests.reports.scan.cases import accepting, context, of_every_kind, scored, thorough
 
 
 def test_one_file_is_explained_in_one_sentence() -> None:
@@ -13,6 +13,23 @@ def test_one_file_is_explained_in_one_sentence() -> None:
     assert "None of the 99 clean models that the detector was calibrated on looks as" in text
     assert "(p = 0.0100), and a model is called suspicious at p <= 0.05, which" in text
     assert " q " not in text
+
+
+def test_each_set_of_parts_has_its_own_calibration() -> None:
+    results, known = thorough()
+    lines = [
+        line for line in scan_text(results, context(known)).split("\n") if "calibrated" in line
+    ]
+    assert [line[line.index("parts") :] for line in lines] == [
+        "parts ulp, last_layer: calibrated on n = 59 clean models, smallest p 0.0167.",
+        "parts ulp, last_layer, max_margin: calibrated on n = 39 clean models, smallest p 0.0250.",
+    ]
+
+
+def test_a_model_that_the_detector_does_not_know_has_no_verdict() -> None:
+    odd = scan_text([scored("odd.onnx", 9.0, distance=1e6)], context())
+    assert "No verdict: p means little for a model that the detector does not know. None" in odd
+    assert "No verdict" not in scan_text([scored("bad.onnx", 9.0)], context())
 
 
 def test_a_quiet_report_has_what_needs_a_look() -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "ScanContext",
     "annotate",
+    "calibration_text",
     "counts_text",
     "headline",
     "p_sentence",
@@ -68,6 +69,11 @@ class ScanContext:
             for name, detector in self.candidates.detectors.items()
             if name in names or self.candidates.named
         }
+
+    def asked(self, name: str, results: Sequence[ScanResult]) -> list[tuple[str, ...]]:
+        """Return the sets of parts of a fused detector that judged a file; none of another's."""
+        judged = [r for r in results if isinstance(r, Scored) and r.detector == name]
+        return list(dict.fromkeys(result.parts for result in judged if result.parts))
 
     def calibration(self, result: Scored) -> Calibration:
         """Return the calibration that a result was judged by."""
@@ -168,7 +174,9 @@ def p_sentence(result: Scored, context: ScanContext) -> str:
     as_suspicious = round(result.p_value * (n + 1)) - 1
     who = {0: "None", 1: "One"}.get(as_suspicious, str(as_suspicious))
     looks = {0: "looks", 1: "looks at least"}.get(as_suspicious, "look at least")
+    unknown = "No verdict: p means little for a model that the detector does not know. "
     return (
+        f"{unknown if result.verdict == 'inconclusive' else ''}"
         f"{who} of the {n} clean models that the detector was calibrated on {looks} as "
         f"suspicious as this one (p = {result.p_value:.4f}), and a model is called suspicious at "
         f"p <= {context.fpr:g}, which happens to about {100 * context.fpr:.4g} in 100 "
@@ -192,20 +200,32 @@ def q_sentence() -> str:
     )
 
 
-def scope_facts(detector: Detector) -> dict[str, str]:
-    """Return what a detector knows, by short names."""
+def calibration_text(calibration: Calibration) -> str:
+    """Return on how many models a detector was calibrated, and what follows."""
+    n, smallest = len(calibration.scores), calibration.smallest_p_value
+    return f"n = {n} clean models, smallest p {smallest:.4f}"
+
+
+def scope_facts(detector: Detector, asked: Sequence[tuple[str, ...]] = ()) -> dict[str, str]:
+    """Return what a detector knows, by short names; for each set of its parts that was asked."""
     scope = detector.scope
-    calibration = detector.calibration
+    by_parts = detector.held_out_by_parts()
+    known = {
+        ", ".join(parts): (detector.calibration_of(parts), by_parts[parts]) for parts in asked
+    } or {"": (detector.calibration, detector.held_out)}
     facts = {
         "detector": detector.name,
+        "parts": ", ".join(detector.scope.get("parts", ())),
         "data set": str(scope.get("dataset", "")),
         "input": str(detector.input_spec),
         "architectures": ", ".join(scope.get("architectures", ())),
         "attacks": "; ".join(scope.get("attacks", ())),
         "fitted on": f"{scope['num_models']} models" if "num_models" in scope else "",
-        "calibrated on": f"n = {len(calibration.scores)} clean models, "
-        f"smallest p {calibration.smallest_p_value:.4f}",
     }
-    if "auc" in detector.held_out:
-        facts["held-out AUC"] = held_out_sentence(detector.held_out)
+    for parts, (calibration, held_out) in known.items():
+        with_parts = f" with {parts}" if parts else ""
+        facts[f"calibrated on{with_parts}"] = calibration_text(calibration)
+        facts[f"held-out AUC{with_parts}"] = (
+            held_out_sentence(held_out) if "auc" in held_out else ""
+        )
     return {name: printable(value) for name, value in facts.items() if value}

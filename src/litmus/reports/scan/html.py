@@ -61,6 +61,7 @@ class _Details:
     name: str
     kind: str
     verdict: str
+    reasons: Sequence[str]
     sentence: str
     numbers: Mapping[str, str]
     plot: Histogram
@@ -104,7 +105,7 @@ def scan_html(results: Sequence[ScanResult], context: ScanContext) -> str:
         ],
         left_out=max(0, len(scored) - _MOST_DETAILED),
         detectors=[
-            _detector(name, detector, pictures[name], context)
+            _detector(name, detector, pictures[name], context, context.asked(name, results))
             for name, detector in detectors.items()
         ],
         fpr=f"{context.fpr:g}",
@@ -189,6 +190,7 @@ def _details(
         name=printable(result.path.name),
         kind=_kind(entry),
         verdict=verdict_text(entry),
+        reasons=[printable(why) for why in result.out_of_scope],
         sentence=_typeset(p_sentence(result, context)),
         numbers={
             "p-value": f"{result.p_value:.4f}",
@@ -199,7 +201,7 @@ def _details(
         plot=histogram(result, context.calibration(result), context.fpr),
         answers=answers(result, detector),
         pictures=pictures[result.detector],
-        notes=[printable(note) for note in result.notes],
+        notes=[printable(note) for note in result.notes if note not in result.out_of_scope],
         facts={
             "SHA-256 of the model": result.model_sha256,
             **{f"SHA-256 of {printable(n)}": digest for n, digest in result.external_sha256},
@@ -210,14 +212,20 @@ def _details(
     )
 
 
-def _detector(name: str, detector: Detector, pictures: str, context: ScanContext) -> dict[str, Any]:
+def _detector(
+    name: str,
+    detector: Detector,
+    pictures: str,
+    context: ScanContext,
+    asked: Sequence[tuple[str, ...]],
+) -> dict[str, Any]:
     members, first = [], 0
     for queries in detector.queries_by_member():
         members.append(range(first, first + len(queries)))
         first += len(queries)
     return {
         "name": printable(name),
-        "facts": scope_facts(detector) | {"SHA-256": context.candidates.sha256[name]},
+        "facts": scope_facts(detector, asked) | {"SHA-256": context.candidates.sha256[name]},
         "members": members,
         "pictures": pictures,
     }

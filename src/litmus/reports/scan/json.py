@@ -31,7 +31,7 @@ def scan_json(results: Sequence[ScanResult], context: ScanContext) -> str:
             _detector(name, detector, context) for name, detector in context.used(results).items()
         ],
         "fpr": context.fpr,
-        "results": [_result(entry) for entry in entries],
+        "results": [_result(entry, context) for entry in entries],
         "summary": summary(entries),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -57,7 +57,7 @@ def _detector(name: str, detector: Detector, context: ScanContext) -> dict[str, 
     }
 
 
-def _result(entry: Entry) -> dict[str, Any]:
+def _result(entry: Entry, context: ScanContext) -> dict[str, Any]:
     result = entry.result
     # Bytes that are no UTF-8 come as lone surrogates, which no JSON parser has to take.
     path = str(result.path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -76,10 +76,13 @@ def _result(entry: Entry) -> dict[str, Any]:
         "member_scores": list(result.member_scores),
         "probability": result.probability,
         "notes": list(result.notes),
+        "out_of_scope": list(result.out_of_scope),
         "format": result.format,
         "seconds": result.seconds,
         "model_sha256": result.model_sha256,
         "external_sha256": dict(result.external_sha256),
         "detector": result.detector,
         "detector_sha256": result.detector_sha256,
+        "parts": list(result.parts),
+        "n_calibration": len(context.calibration(result).scores),
     }

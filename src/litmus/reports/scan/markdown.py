@@ -41,13 +41,16 @@ def scan_markdown(results: Sequence[ScanResult], context: ScanContext) -> str:
     if findings:
         parts.append("## Findings")
         parts += [_finding(entry, context) for entry in findings]
+    if others := [entry for entry in scored if entry not in findings]:
+        parts += ["## Notes on the others", "\n".join(map(_notes, others))]
     unscanned = [entry.result for entry in entries if not isinstance(entry.result, Scored)]
     if unscanned:
         parts += ["## Not scanned", "\n".join(map(_unscanned, unscanned))]
     if detectors := context.used(results):
         parts.append("## Detectors")
     for name, detector in detectors.items():
-        facts = scope_facts(detector) | {"SHA-256": context.candidates.sha256[name]}
+        facts = scope_facts(detector, context.asked(name, results))
+        facts["SHA-256"] = context.candidates.sha256[name]
         lines = [f"- {key}: {_literal(value)}" for key, value in facts.items()]
         parts.append(f"### {_literal(name)}\n\n" + "\n".join(lines))
     if context.versions:
@@ -93,6 +96,12 @@ def _finding(entry: Entry, context: ScanContext) -> str:
         f"- SHA-256 {_literal(result.model_sha256, always=True)}",
     ]
     return "\n".join(lines)
+
+
+def _notes(entry: Entry) -> str:
+    assert isinstance(entry.result, Scored)
+    notes = "; ".join(_literal(note) for note in entry.result.notes)
+    return f"- {_literal(str(entry.result.path), always=True)}: {notes}"
 
 
 def _unscanned(result: Skipped | Failed) -> str:

@@ -191,6 +191,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
             "probability": result.probability,
             "detector": result.detector,
             "detector_sha256": result.detector_sha256,
+            "parts": list(result.parts),
             "notes": list(result.notes),
         },
     }
@@ -199,9 +200,9 @@ def _facts(entry: Entry) -> dict[str, Any]:
 def _message(result: ScanResult, context: ScanContext) -> str:
     if not isinstance(result, Scored):
         return _unscanned(result)
+    reasons = "".join(f" {why[:1].upper()}{why[1:]}." for why in result.out_of_scope)
     verdict = result.verdict.capitalize()
-    notes = "".join(f" {note}." for note in result.notes) if verdict == "Inconclusive" else ""
-    return f"{verdict}: {path_text(result)}.{notes} {p_sentence(result, context)}"
+    return f"{verdict}: {path_text(result)}.{reasons} {p_sentence(result, context)}"
 
 
 def _unscanned(result: Skipped | Failed) -> str:

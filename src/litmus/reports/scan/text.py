@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from litmus.detectors import Detector
 from litmus.reports.console import render_table
 from litmus.reports.scan.content import (
     CAVEAT,
     Entry,
     ScanContext,
     annotate,
+    calibration_text,
     counts_text,
     p_sentence,
     path_text,
@@ -97,16 +97,18 @@ def _closing(entries: Sequence[Entry], context: ScanContext) -> str:
         lines.append(
             p_sentence(scored[0], context) if len(scored) == 1 else threshold_sentence(context)
         )
-        lines += [_calibrated(name, each) for name, each in context.used(results).items()]
+        judged_by = dict.fromkeys((result.detector, result.parts) for result in scored)
+        lines += [_calibrated(name, parts, context) for name, parts in judged_by]
         lines += [q_sentence()] if len(scored) > 1 else []
         lines.append(CAVEAT)
     return "\n".join(lines) + "\n"
 
 
-def _calibrated(name: str, detector: Detector) -> str:
-    calibration = detector.calibration
+def _calibrated(name: str, parts: Sequence[str], context: ScanContext) -> str:
+    """What judged a file: each set of a fused detector's parts has a calibration of its own."""
+    detector = context.candidates.detectors[name]
+    asked = f", parts {', '.join(parts)}" if parts else ""
     return (
-        f"Detector {name} ({detector.scope.get('dataset', '?')}, {detector.input_spec}): "
-        f"calibrated on n = {len(calibration.scores)} clean models, "
-        f"smallest p {calibration.smallest_p_value:.4f}."
+        f"Detector {name} ({detector.scope.get('dataset', '?')}, {detector.input_spec}){asked}: "
+        f"calibrated on {calibration_text(detector.calibration_of(parts))}."
     )

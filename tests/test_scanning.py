@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from litmus.architectures import ARCHITECTURES
 from litmus.artifacts import encode_tensors, sha256_of
+from litmus.detectors.candidates import Candidates
 from litmus.errors import DetectorError, UsageError
 from litmus.formats import onnx_file
 from litmus.formats.onnx_export import export_onnx
@@ -63,7 +64,9 @@ def not_a_number() -> onnx.ModelProto:
     return model
 
 
-def test_a_scored_file_carries_what_a_report_needs(tmp_path: Path, run: Run) -> None:
+def test_a_scored_file_carries_what_a_report_needs(
+    tmp_path: Path, run: Run, detector_file: Path
+) -> None:
     path = save(classifier(), tmp_path / "m.onnx")
     (result,) = run(path)
     assert isinstance(result, Scored)
@@ -74,7 +77,7 @@ def test_a_scored_file_carries_what_a_report_needs(tmp_path: Path, run: Run) -> 
     assert (result.p_value, result.verdict) == (judgement.p_value, judgement.verdict)
     assert result.path == path
     assert result.model_sha256 == sha256_of(path)
-    assert len(result.detector_sha256) == 64
+    assert (result.detector, result.detector_sha256) == ("tiny.litmus", sha256_of(detector_file))
     assert result.format == "onnx"
     assert 0 < result.seconds < 60
     assert "assumed: scale 1, mean 0, std 1, channels rgb" in result.notes
@@ -156,6 +159,8 @@ def test_files_damaged_at_random(tmp_path: Path, run: Run) -> None:
 
 GOOD: dict[str, Any] = {
     "status": "scored",
+    "detector": "tiny.litmus",
+    "input_spec": SPEC.to_json(),
     "measurement": {
         "member_scores": [0.5, 0.25],
         "scope_distance": 1.0,
@@ -166,6 +171,11 @@ GOOD: dict[str, Any] = {
     "notes": ["fine"],
     "classes": [],
 }
+
+
+def judged(candidates: Candidates, reply: str, *, fpr: float = 0.05) -> ScanResult:
+    answer = {"sha256": "0" * 64, "seconds": 0.1, "reply": reply}
+    return Judge(candidates, fpr).result(Target(path=Path("m.onnx"), format="onnx"), answer)
 
 
 def forged(**changes: Any) -> str:
@@ -184,7 +194,13 @@ def forged(**changes: Any) -> str:
         '{"status": "scored"}',
         '{"status": "skipped", "reason": 5}',
         '{"status": "failed"}',
+        '{"status": "unmatched"}',
+        '{"status": "unmatched", "takes": 5}',
         json.dumps({**GOOD, "status": "safe"}),
+        json.dumps({**GOOD, "detector": "digits"}),
+        json.dumps({**GOOD, "detector": ["tiny.litmus"]}),
+        json.dumps({**GOOD, "input_spec": {**SPEC.to_json(), "height": 7}}),
+        json.dumps({**GOOD, "input_spec": None}),
         json.dumps({**GOOD, "notes": "fine"}),
         json.dumps({**GOOD, "notes": [1]}),
         json.dumps({**GOOD, "classes": None}),
@@ -205,19 +221,218 @@ def forged(**changes: Any) -> str:
     ],
 )
 def test_a_malformed_answer_is_a_failure(detector_file: Path, reply: str) -> None:
-    answer = {"sha256": "0" * 64, "seconds": 0.1, "reply": reply}
-    result = Judge(detector_file, 0.05).result(Target(path=Path("m.onnx"), format="onnx"), answer)
+    result = judged(Candidates.of(detector_file), reply)
     assert result == Failed(path=Path("m.onnx"), error="its process gave a malformed answer")
 
 
 def test_a_subverted_child_speaks_for_itself_alone(detector_file: Path) -> None:
     said = {**GOOD, "path": "other", "sha256": "f" * 64, "notes": ["\x1b[2J" + "x" * 5000] * 99}
-    answer = {"sha256": "0" * 64, "seconds": 0.1, "reply": json.dumps(said)}
-    result = Judge(detector_file, 0.05).result(Target(path=Path("m.onnx"), format="onnx"), answer)
+    result = judged(Candidates.of(detector_file), json.dumps(said))
     assert isinstance(result, Scored)
     assert (result.path, result.model_sha256) == (Path("m.onnx"), "0" * 64)
     assert len(result.notes) <= 50
     assert all(note.isprintable() and len(note) <= 1000 for note in result.notes)
+
+
+GREY = replace(SPEC, channels=1)
+WIDE = replace(SPEC, width=9)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like that of the bundled detectors, with three shapes, one of them twice."""
+    folder = tmp_path_factory.mktemp("bundle")
+    shapes = {"b-colour": SPEC, "c-grey": GREY, "a-wide": WIDE, "digits": GREY, "d-colour": SPEC}
+    for name, spec in shapes.items():
+        (folder / f"{name}.litmus").write_bytes(detector(spec).to_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def candidates(bundle: Path) -> Candidates:
+    return Candidates.bundled(bundle)
+
+
+def any_size(spec: InputSpec) -> onnx.ModelProto:
+    """The mean of each channel and a linear layer: runs on every height and width."""
+    model = classifier(spec=replace(spec, height=1, width=1), sizes=[spec.channels, "h", "w"])
+    model.graph.node[0].input[0] = "pooled"
+    model.graph.node.insert(0, helper.make_node("GlobalAveragePool", ["images"], ["pooled"]))
+    return model
+
+
+def two_outputs(spec: InputSpec) -> onnx.ModelProto:
+    """The features and the classes."""
+    model = classifier(spec=spec)
+    model.graph.output.insert(0, onnx.ValueInfoProto())
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("flat", onnx.TensorProto.FLOAT, ["n", 30])
+    )
+    return model
+
+
+def open_sizes(spec: InputSpec, *sizes: int | str) -> onnx.ModelProto:
+    """Runs on images of the spec alone, whatever it declares."""
+    return classifier(spec=spec, sizes=sizes, output=["n", "k"])
+
+
+@pytest.fixture(scope="module")
+def picked(
+    tmp_path_factory: pytest.TempPathFactory, candidates: Candidates
+) -> dict[str, ScanResult]:
+    """What became of models of many shapes in one scan without `detector`, by name."""
+    models = {
+        "colour": classifier(),
+        "grey": classifier(spec=GREY),
+        "wide": classifier(spec=WIDE),
+        "five classes": classifier(spec=replace(SPEC, num_classes=5)),
+        "open colour": open_sizes(SPEC, 3, "h", "w"),
+        "open wide": open_sizes(WIDE, 3, "h", 9),
+        "open grey": open_sizes(GREY, "c", "h", "w"),
+        "open width": open_sizes(GREY, 1, 6, "w"),
+        "any size": any_size(SPEC),
+        "any size, nine classes": any_size(replace(SPEC, num_classes=9)),
+        "large": open_sizes(replace(SPEC, height=50, width=50), 3, "h", "w"),
+        "two outputs": two_outputs(GREY),
+    }
+    folder = tmp_path_factory.mktemp("models")
+    paths = [save(model, folder / f"{name}.onnx") for name, model in models.items()]
+    return dict(zip(models, scan(paths, detector=candidates), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("colour", "b-colour"),
+        ("grey", "c-grey"),
+        ("wide", "a-wide"),
+        # Sizes that are left open are tried in the order of the detectors' names; these networks
+        # run on one size alone.
+        ("open colour", "b-colour"),
+        ("open wide", "a-wide"),
+        ("open grey", "c-grey"),
+        ("open width", "c-grey"),
+        ("any size", "a-wide"),
+        ("two outputs", "c-grey"),
+    ],
+)
+def test_each_file_is_judged_by_a_detector_of_its_shape(
+    picked: dict[str, ScanResult], candidates: Candidates, model: str, name: str
+) -> None:
+    result = picked[model]
+    assert isinstance(result, Scored), result
+    assert (result.detector, result.detector_sha256) == (name, candidates.sha256[name])
+    is_open = "the graph leaves the input's size open: the detector's was taken" in result.notes
+    assert is_open == ("open" in model or "any" in model)
+    expected = candidates.detectors[name].input_spec
+    loaded = onnx_file.load(result.path, expected=expected)
+    assert result.score == pytest.approx(detector(expected).measure(loaded).score, abs=1e-6)
+
+
+def test_the_report_names_the_pick_and_others_of_its_shape(picked: dict[str, ScanResult]) -> None:
+    notes = [r.notes[0] for r in picked.values() if isinstance(r, Scored)]
+    assert notes[:3] == [
+        "detector b-colour, picked by the model's shape, 3x6x5 -> 4 classes; "
+        "of the same shape, by --detector: d-colour",
+        "detector c-grey, picked by the model's shape, 1x6x5 -> 4 classes; "
+        "of the same shape, by --detector: digits",
+        "detector a-wide, picked by the model's shape, 3x6x9 -> 4 classes",
+    ]
+
+
+def test_a_model_that_fits_none_is_skipped_with_its_shape_and_what_there_is(
+    picked: dict[str, ScanResult],
+) -> None:
+    result = picked["five classes"]
+    assert result == Skipped(
+        path=result.path,
+        reason="no bundled detector is picked for 3x6x5 -> 5 classes: there are "
+        "a-wide (3x6x9 -> 4 classes); b-colour (3x6x5 -> 4 classes); "
+        "c-grey (1x6x5 -> 4 classes); d-colour (3x6x5 -> 4 classes); "
+        "digits (1x6x5 -> 4 classes, by --detector only); "
+        "fit one on your own images, see litmus zoo init and litmus fit",
+    )
+    undecided = picked["any size, nine classes"]
+    assert isinstance(undecided, Skipped)
+    assert "picked for 3x?x? -> 9 classes: there are" in undecided.reason
+
+
+def test_an_open_network_that_runs_on_no_size_has_failed(picked: dict[str, ScanResult]) -> None:
+    result = picked["large"]
+    assert isinstance(result, Failed)
+    assert "onnxruntime can't run it" in result.error
+
+
+def test_a_named_detector_is_the_only_one(tmp_path: Path, bundle: Path) -> None:
+    save(classifier(spec=GREY), tmp_path / "grey.onnx")
+    (result,) = scan(tmp_path, detector=bundle / "digits.litmus")
+    assert isinstance(result, Scored)
+    assert result.detector == "digits.litmus"
+    assert not any("picked" in note for note in result.notes)
+
+
+def test_a_subverted_child_can_not_call_what_is_not_picked(candidates: Candidates) -> None:
+    for name in ("digits", "e", "../tiny", "", 5, None):
+        said = json.dumps({**GOOD, "detector": name, "input_spec": GREY.to_json()})
+        assert isinstance(judged(candidates, said), Failed)
+
+
+def test_a_subverted_child_chooses_among_what_was_loaded_for_its_own_file_alone(
+    candidates: Candidates,
+) -> None:
+    said = {**GOOD, "detector": "c-grey", "input_spec": GREY.to_json()}
+    result = judged(candidates, json.dumps(said))
+    assert isinstance(result, Scored)
+    # The digest is that of the file which was loaded, whatever the child says.
+    assert result.detector_sha256 == candidates.sha256["c-grey"]
+    contradicted = {**said, "input_spec": SPEC.to_json()}
+    assert isinstance(judged(candidates, json.dumps(contradicted)), Failed)
+
+
+@pytest.fixture
+def coarse(tmp_path: Path, bundle: Path) -> Candidates:
+    """As `candidates`, with a grey detector that was calibrated on 19 models."""
+    for path in bundle.iterdir():
+        (tmp_path / "coarse" / path.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "coarse" / path.name).write_bytes(path.read_bytes())
+    grey = detector(GREY)
+    few = replace(
+        grey.calibration,
+        scores=grey.calibration.scores[:19],
+        members=grey.calibration.members[:19],
+    )
+    content = replace(grey, calibration=few).to_bytes()
+    (tmp_path / "coarse" / "c-grey.litmus").write_bytes(content)
+    return Candidates.bundled(tmp_path / "coarse")
+
+
+def test_a_rate_that_the_picked_detector_can_not_promise_fails_its_files_alone(
+    tmp_path: Path, coarse: Candidates
+) -> None:
+    save(classifier(), tmp_path / "models" / "colour.onnx")
+    save(classifier(spec=GREY), tmp_path / "models" / "grey.onnx")
+    colour, grey = scan(tmp_path / "models", detector=coarse, fpr=0.02)
+    assert isinstance(colour, Scored)
+    assert grey == Failed(
+        path=tmp_path / "models" / "grey.onnx",
+        error="detector c-grey: --fpr: this false-positive rate can't be had (expected at least "
+        "0.05, since the detector was calibrated on n = 19 clean models, and below 1, got 0.02)",
+    )
+
+
+def test_a_rate_that_no_candidate_can_promise_is_a_mistake_in_the_call(
+    tmp_path: Path, coarse: Candidates
+) -> None:
+    with pytest.raises(UsageError, match="n = 99"):
+        list(scan(tmp_path, detector=coarse, fpr=0.001))
+
+
+def test_without_any_candidate_all_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    path = save(classifier(), tmp_path / "m.onnx")
+    (result,) = scan(path, detector=Candidates.bundled(tmp_path / "empty"))
+    assert isinstance(result, Skipped)
+    assert "there are none;" in result.reason
 
 
 def test_an_empty_folder_has_no_results(tmp_path: Path, run: Run) -> None:
@@ -424,7 +639,8 @@ def outcome(kind: str) -> ScanResult:
         return Failed(path=path, error="broken")
     if kind == "S":
         return Skipped(path=path, reason="other")
-    facts: dict[str, Any] = {"notes": (), "model_sha256": "", "detector_sha256": "", "format": ""}
+    texts = ("model_sha256", "detector", "detector_sha256", "format")
+    facts: dict[str, Any] = {"notes": (), **dict.fromkeys(texts, "")}
     numbers = dict.fromkeys(("score", "p_value", "probability", "seconds"), 0.5)
     return Scored(path=path, verdict=VERDICTS[kind], **facts, **numbers)  # type: ignore[arg-type]
 

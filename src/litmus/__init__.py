@@ -2,7 +2,7 @@
 
     import litmus
 
-    for result in litmus.scan(["model.onnx"], detector="digits"):
+    for result in litmus.scan(["model.onnx"]):
         print(result)
 
 The names below are imported when they are first used, so that a scan loads no more than it needs.

@@ -8,6 +8,7 @@ LitmusError
 ├── ZooError              a model zoo is missing, mixed or damaged
 ├── DetectorError         a detector file is missing, damaged or does not fit
 └── ModelError            a model file can't be read or run
+    ├── ShapeError              it leaves its input's shape open, and can't be run on this one
     └── UnsupportedModelError   it can be read, but Litmus can't scan its kind
 """
 
@@ -20,6 +21,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "RecipeError",
+    "ShapeError",
     "UnsupportedModelError",
     "UsageError",
     "ZooError",
@@ -70,6 +72,10 @@ class DetectorError(LitmusError):
 
 class ModelError(LitmusError):
     """A model file can't be read or run, or its outputs are not numbers."""
+
+
+class ShapeError(ModelError):
+    """A model file that leaves its input's shape open can't be run on the one expected of it."""
 
 
 class UnsupportedModelError(ModelError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from litmus.artifacts import sha256_of, write_atomically
+from litmus.artifacts import write_atomically
 from litmus.cli.options import choice, deliver, numbers, parse_settings
 from litmus.cli.progress import Bar, bar
 from litmus.errors import UsageError
@@ -21,7 +21,13 @@ __all__ = ["detectors", "fit", "fit_progress", "member_progress", "scan"]
 
 def scan(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Model files or folders.")],
-    detector: Annotated[str, typer.Option(help="A bundled detector's name, or a .litmus file.")],
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundled detector's name, or a .litmus file (default: a bundled one, by the "
+            "model's shape)."
+        ),
+    ] = None,
     fpr: Annotated[float, typer.Option(help="The false-positive rate to flag at.")] = 0.05,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
     output: Annotated[
@@ -54,7 +60,7 @@ def scan(
 
     Exit codes: 0 nothing found, 1 something suspicious, 2 an error, 3 nothing scannable, 4 usage.
     """
-    from litmus.detectors import find_detector, load_detector
+    from litmus.detectors.candidates import Candidates
     from litmus.formats.preprocessing import Preprocessing
     from litmus.reports.scan import SCAN_REPORTS, ScanContext
     from litmus.scanning import Limits, exit_code
@@ -70,18 +76,12 @@ def scan(
         channels=channels,
         outputs=outputs,
     )
-    file = find_detector(detector)
-    context = ScanContext(
-        name=detector,
-        sha256=sha256_of(file),
-        detector=load_detector(file),
-        fpr=fpr,
-        show_skipped=show_skipped,
-    )
+    candidates = Candidates.bundled() if detector is None else Candidates.of(detector)
+    context = ScanContext(candidates=candidates, fpr=fpr, show_skipped=show_skipped)
     results = list(
         run(
             paths,
-            detector=file,
+            detector=candidates,
             fpr=fpr,
             preprocessing=flags,
             jobs=jobs,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from litmus.zoo import Zoo
 
 __all__ = [
+    "BUNDLED",
     "DETECTORS",
     "Detector",
     "InversionDetector",
@@ -49,9 +50,12 @@ DETECTORS: Final[dict[str, type[Detector]]] = {
 }
 
 
-def bundled_detectors() -> dict[str, Path]:
-    """Return the detectors that come with Litmus, by the name of their data set."""
-    folder = Path(str(resources.files("litmus"))) / "bundled"
+BUNDLED: Final = Path(str(resources.files("litmus"))) / "bundled"
+"""The folder of the detectors that come with Litmus."""
+
+
+def bundled_detectors(folder: Path = BUNDLED) -> dict[str, Path]:
+    """Return the files of a folder's detectors by the name of their data set, in its order."""
     return {path.stem: path for path in sorted(folder.glob("*.litmus"))}
 
 

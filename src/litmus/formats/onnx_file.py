@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.errors import ModelError, UnsupportedModelError
+from litmus.errors import ModelError, ShapeError, UnsupportedModelError
 from litmus.formats import onnx_graph
 from litmus.formats.onnx_external import load_external_data
 from litmus.formats.onnx_input import ImageInput
@@ -40,10 +40,12 @@ class OnnxModel:
         graph: Any,
         image_input: ImageInput,
         outputs: Outputs | None,
+        several_outputs: bool,
         notes: list[str],
     ) -> None:
         self.notes = notes
         self._path, self._image_input, self._outputs = path, image_input, outputs
+        self._several_outputs = several_outputs
         self._graph = graph.graph
         self._session = create_session(_serialise(graph, path), path)
         channels, height, width = image_input.image_shape
@@ -53,6 +55,19 @@ class OnnxModel:
         self.classes = _class_names(
             graph, image_input.preprocessing, self.input_spec.num_classes, path
         )
+
+    @property
+    def takes(self) -> str:
+        """The shape as the file states it, ? where it leaves a size open."""
+        sizes = "x".join(str(size or "?") for size in self._image_input.declared)
+        return f"{sizes} -> {self.input_spec.num_classes} classes"
+
+    def may_take(self, spec: InputSpec) -> bool:
+        """Return whether the file, loaded with `expected=spec`, might be a model of that shape."""
+        shape, image_input = spec.image_shape, self._image_input
+        if self._several_outputs:
+            return shape == image_input.image_shape or image_input.may_be(shape)
+        return spec.num_classes == self.input_spec.num_classes and image_input.may_be(shape)
 
     @property
     def outputs(self) -> Outputs:
@@ -101,8 +116,10 @@ class OnnxModel:
         shape = self._session.get_outputs()[0].shape
         if shape and len(shape) != 2:
             raise self._no_classifier(tuple(shape))
-        if shape and isinstance(shape[1], int) and shape[1] > 0:
+        declared = shape and isinstance(shape[1], int) and shape[1] > 0
+        if declared and None not in self._image_input.declared:
             return int(shape[1])
+        # What a graph leaves open, it may still not take.
         blank = np.zeros((1, *self._image_input.image_shape), np.float32)
         return int(self._run(blank).shape[1])
 
@@ -144,14 +161,33 @@ def load(
 
     `expected` fills in the sizes that the graph leaves open and picks among several outputs or
     layouts; whether the model fits it is the caller's question. Raises ModelError on a damaged
-    file, UnsupportedModelError on a whole one that is no plain image classifier.
+    file, ShapeError on one that leaves sizes open and does not run on the expected ones,
+    UnsupportedModelError on a whole one that is no plain image classifier.
     """
-    preprocessing = preprocessing or Preprocessing()
     data = _read_bounded(path, max_bytes)
     graph = onnx_graph.parse(data, path)
     onnx_graph.check_operators(graph, path)
     load_external_data(graph, path, max_bytes - len(data))
     source = onnx_graph.image_input(graph, path)
+    try:
+        return _made(graph, source, preprocessing or Preprocessing(), expected, path)
+    except UnsupportedModelError:
+        raise
+    except ModelError as fault:
+        if None not in source.sizes[1:]:
+            raise
+        raise ShapeError(
+            fault.what, expected=fault.expected, got=fault.got, where=fault.where
+        ) from fault
+
+
+def _made(
+    graph: Any,
+    source: onnx_graph.GraphInput,
+    preprocessing: Preprocessing,
+    expected: InputSpec | None,
+    path: Path,
+) -> OnnxModel:
     image_input = ImageInput.of(source, preprocessing, expected, path)
     num_classes = expected.num_classes if expected else None
     several = onnx_graph.keep_class_output(graph, num_classes, path)
@@ -162,6 +198,7 @@ def load(
         graph=graph,
         image_input=image_input,
         outputs="logits" if softmax else outputs,
+        several_outputs=several is not None,
         notes=[*image_input.notes, *(note for note in (several, softmax) if note)],
     )
 

@@ -29,8 +29,8 @@ Sizes = tuple[int | None, int | None, int | None]
 class ImageInput:
     """How one graph is fed: `image_shape` is (c, h, w) whatever the layout.
 
-    `batch` is the graph's fixed batch size, None where any will do. `notes` tells what was
-    assumed.
+    `declared` are the same sizes as the graph states them, None where it leaves one open. `batch`
+    is the graph's fixed batch size, None where any will do. `notes` tells what was assumed.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ImageInput:
     batch: int | None
     layout: Layout
     image_shape: tuple[int, int, int]
+    declared: Sizes
     preprocessing: Preprocessing
     notes: tuple[str, ...]
 
@@ -79,9 +80,14 @@ class ImageInput:
             batch=batch,
             layout=layout,
             image_shape=(channels, height, width),
+            declared=sizes,
             preprocessing=stated,
             notes=tuple(notes),
         )
+
+    def may_be(self, shape: tuple[int, int, int]) -> bool:
+        """Return whether the graph leaves open that images are (c, h, w) of this shape."""
+        return None in self.declared and _fits(self.declared, shape)
 
     def batches(self, images: Images) -> Iterator[tuple[NDArray[Any], int]]:
         """Yield what the graph is fed, and how many of its rows are images.

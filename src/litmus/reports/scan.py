@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from litmus.detectors import Detector
+from litmus.detectors.candidates import Candidates
 from litmus.metrics import benjamini_hochberg
 from litmus.reports.console import render_table
 from litmus.scanning import Failed, ScanResult, Scored, Skipped
@@ -16,17 +17,25 @@ from litmus.scanning.results import printable
 __all__ = ["SCAN_REPORTS", "ScanContext", "scan_json", "scan_text"]
 
 SCHEMA_VERSION: Final = 1
+_HEADER: Final = ("model", "verdict", "p-value", "score", "probability", "detector")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanContext:
-    """What the results stand beside: the detector, its name as given and its file's digest."""
+    """What the results stand beside: the detectors that could be used, and the options."""
 
-    name: str
-    sha256: str
-    detector: Detector
+    candidates: Candidates
     fpr: float
     show_skipped: bool = False
+
+    def used(self, results: Sequence[ScanResult]) -> dict[str, Detector]:
+        """Return the detectors that judged a file; the one that was named in any case."""
+        names = {result.detector for result in results if isinstance(result, Scored)}
+        return {
+            name: detector
+            for name, detector in self.candidates.detectors.items()
+            if name in names or self.candidates.named
+        }
 
 
 def scan_json(results: Sequence[ScanResult], context: ScanContext) -> str:
@@ -34,7 +43,9 @@ def scan_json(results: Sequence[ScanResult], context: ScanContext) -> str:
     q_values = _q_values(results)
     content = {
         "schema_version": SCHEMA_VERSION,
-        "detector": _detector(context),
+        "detectors": [
+            _detector(name, detector, context) for name, detector in context.used(results).items()
+        ],
         "fpr": context.fpr,
         "results": [_result(result, q_values) for result in results],
         "summary": _summary(results),
@@ -48,10 +59,17 @@ def scan_text(results: Sequence[ScanResult], context: ScanContext) -> str:
     parts = []
     if scored:
         rows = [
-            [str(r.path), r.verdict, f"{r.p_value:.4f}", f"{r.score:+.2f}", f"{r.probability:.2f}"]
+            [
+                str(r.path),
+                r.verdict,
+                f"{r.p_value:.4f}",
+                f"{r.score:+.2f}",
+                f"{r.probability:.2f}",
+                r.detector,
+            ]
             for r in scored
         ]
-        parts.append(render_table(["model", "verdict", "p-value", "score", "probability"], rows))
+        parts.append(render_table(_HEADER, rows))
         parts += [f"{printable(str(r.path))}: {note}\n" for r in scored for note in r.notes]
     parts += [
         f"FAILED {printable(str(r.path))}: {r.error}\n" for r in results if isinstance(r, Failed)
@@ -73,8 +91,6 @@ SCAN_REPORTS: Final[Mapping[str, Callable[[Sequence[ScanResult], ScanContext], s
 
 def _closing(results: Sequence[ScanResult], context: ScanContext) -> str:
     s = _summary(results)
-    n = len(context.detector.calibration.scores)
-    smallest = context.detector.calibration.smallest_p_value
     lines = [
         f"{s['suspicious']} suspicious, {s['no_evidence_found']} without evidence, "
         f"{s['inconclusive']} inconclusive, {s['skipped']} skipped, {s['failed']} failed"
@@ -82,20 +98,28 @@ def _closing(results: Sequence[ScanResult], context: ScanContext) -> str:
     if s["scored"]:
         lines.append(
             f"A model is suspicious at p <= {context.fpr:g}: about {context.fpr:.0%} of clean "
-            f"models like those of the zoo would be, too. Calibrated on n = {n} clean models "
-            f"(smallest p {smallest:.4f}) by detector {context.name}, "
-            f"{context.detector.scope.get('dataset', '?')} {context.detector.input_spec}."
+            "models like those of the detector's zoo would be, too."
         )
+        lines += [_calibrated(name, each) for name, each in context.used(results).items()]
         lines.append("'No evidence found' does not mean that there is no backdoor.")
     return "\n".join(lines) + "\n"
 
 
-def _detector(context: ScanContext) -> dict[str, Any]:
-    detector = context.detector
+def _calibrated(name: str, detector: Detector) -> str:
+    calibration = detector.calibration
+    return (
+        f"Detector {name} ({detector.scope.get('dataset', '?')}, {detector.input_spec}): "
+        f"calibrated on n = {len(calibration.scores)} clean models, "
+        f"smallest p {calibration.smallest_p_value:.4f}."
+    )
+
+
+def _detector(name: str, detector: Detector, context: ScanContext) -> dict[str, Any]:
     return {
-        "name": context.name,
+        "name": name,
+        "picked_by": "name" if context.candidates.named else "shape",
         "kind": detector.name,
-        "sha256": context.sha256,
+        "sha256": context.candidates.sha256[name],
         "input_spec": detector.input_spec.to_json(),
         "scope": dict(detector.scope),
         "held_out": dict(detector.held_out),
@@ -121,6 +145,7 @@ def _result(result: ScanResult, q_values: Mapping[int, float]) -> dict[str, Any]
         "notes": list(result.notes),
         "seconds": result.seconds,
         "model_sha256": result.model_sha256,
+        "detector": result.detector,
         "detector_sha256": result.detector_sha256,
     }
 

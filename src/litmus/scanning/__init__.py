@@ -14,6 +14,7 @@ from litmus.scanning.results import Failed, Limits, ScanResult, Scored, Skipped,
 from litmus.scanning.targets import Target, find_targets
 
 if TYPE_CHECKING:
+    from litmus.detectors.candidates import Candidates
     from litmus.formats.preprocessing import Preprocessing
     from litmus.scanning.judge import Judge
 
@@ -23,7 +24,7 @@ __all__ = ["Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "
 def scan(
     paths: str | Path | Iterable[str | Path],
     *,
-    detector: str | Path,
+    detector: str | Path | Candidates | None = None,
     fpr: float = 0.05,
     preprocessing: Mapping[str, Any] | Preprocessing | None = None,
     jobs: int = 1,
@@ -32,10 +33,12 @@ def scan(
     """Score model files, yielding one result a file in the order of `paths`.
 
     A path is a file or a folder, see `find_targets`. `detector` is a file or the name of a bundled
-    one, `fpr` the share of clean models that may be called suspicious. `preprocessing` holds for
-    every third-party file and overrides its sidecar key by key. Each file is read by a process of
-    its own under `limits`, `jobs` at a time; closing the generator ends them. Raises UsageError or
-    DetectorError before the first result.
+    one; by default each model's shape picks one of those that are bundled, and a model that fits
+    none is skipped. `fpr` is the share of clean models that may be called suspicious; a picked
+    detector that can't promise it fails the file. `preprocessing` holds for every third-party file
+    and overrides its sidecar key by key. Each file is read by a process of its own under `limits`,
+    `jobs` at a time; closing the generator ends them. Raises UsageError or DetectorError before
+    the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
@@ -44,10 +47,19 @@ def scan(
         # Imports numpy, as the process that was just started does at the same time.
         from litmus.scanning.judge import Judge
 
-        judge = Judge(detector, fpr)
+        candidates = _candidates(detector)
+        judge = Judge(candidates, fpr)
         stated = _stated(preprocessing)
-        crew.set_up(judge.path)
+        crew.set_up(candidates.files)
         yield from _in_order(find_targets(listed), crew, judge, stated)
+
+
+def _candidates(detector: str | Path | Candidates | None) -> Candidates:
+    from litmus.detectors.candidates import Candidates
+
+    if isinstance(detector, Candidates):
+        return detector
+    return Candidates.bundled() if detector is None else Candidates.of(detector)
 
 
 def _stated(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str, Any]:

@@ -1,28 +1,32 @@
-"""What happens to one file in the process that was forked for it: load, check, measure."""
+"""What happens to one file in the process that was forked for it: load, pick, measure."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from litmus.detectors import Detector
-from litmus.errors import LitmusError, MissingExtraError, UnsupportedModelError
+from litmus.errors import LitmusError, MissingExtraError, ShapeError, UnsupportedModelError
 from litmus.formats import FORMATS
 from litmus.formats.preprocessing import Preprocessing
+from litmus.models import InputSpec, Model
 
 __all__ = ["score_file"]
 
 
 def score_file(
-    request: Mapping[str, Any], detector: Detector, *, memory_mib: float = math.inf
+    request: Mapping[str, Any],
+    detectors: Mapping[str, Detector],
+    *,
+    memory_mib: float = math.inf,
 ) -> dict[str, object]:
-    """Score one file; what goes wrong comes back as an answer, too."""
+    """Score one file by the first detector of its shape; what goes wrong is an answer, too."""
     path = request["path"]
     try:
-        return _score(Path(path), request, detector)
+        return _score(Path(path), request, detectors)
     except (UnsupportedModelError, MissingExtraError) as fault:
         return {"status": "skipped", "reason": _without_path(str(fault), path)}
     except LitmusError as fault:
@@ -37,18 +41,24 @@ def score_file(
     return {"status": "failed", "error": error}
 
 
-def _score(path: Path, request: Mapping[str, Any], detector: Detector) -> dict[str, object]:
-    stated = request["preprocessing"]
-    preprocessing = Preprocessing.for_model(path, stated)
+def _score(
+    path: Path, request: Mapping[str, Any], detectors: Mapping[str, Detector]
+) -> dict[str, object]:
     started = time.perf_counter()
-    model = FORMATS[request["format"]].load(path, preprocessing, expected=detector.input_spec)
+    model = _load(path, request, [detector.input_spec for detector in detectors.values()])
     loaded = time.perf_counter()
+    fitting = [name for name, each in detectors.items() if each.input_spec == model.input_spec]
+    if not fitting:
+        return {"status": "unmatched", "takes": getattr(model, "takes", str(model.input_spec))}
+    detector = detectors[fitting[0]]
     reason = _unfit(model, detector)
     if reason:
         return {"status": "skipped", "reason": reason}
     measurement = detector.measure(model)
     return {
         "status": "scored",
+        "detector": fitting[0],
+        "input_spec": model.input_spec.to_json(),
         # Not `asdict`, which would copy each of some thousand numbers.
         "measurement": vars(measurement),
         "notes": list(getattr(model, "notes", ())),
@@ -58,10 +68,41 @@ def _score(path: Path, request: Mapping[str, Any], detector: Detector) -> dict[s
     }
 
 
+def _load(path: Path, request: Mapping[str, Any], shapes: Sequence[InputSpec]) -> Model:
+    """Load a model in the first of these shapes that it takes, and else in its own.
+
+    A file is loaded again only where it leaves open what shape it takes: a graph may declare any
+    height and width and yet run on one alone.
+    """
+    preprocessing = Preprocessing.for_model(path, request["preprocessing"])
+    load = FORMATS[request["format"]].load
+    if not shapes:
+        return load(path, preprocessing)
+    model: Model | None = None
+    refusals: list[ShapeError] = []
+    for shape in dict.fromkeys(shapes):
+        if model is not None and not _may_take(model, shape):
+            continue
+        try:
+            model = load(path, preprocessing, expected=shape)
+        except ShapeError as fault:
+            refusals.append(fault)
+            continue
+        if model.input_spec == shape:
+            return model
+    if model is None:
+        raise refusals[0]
+    return model
+
+
+def _may_take(model: Model, shape: InputSpec) -> bool:
+    """Whether the file of a loaded model might take another shape, too."""
+    ask = getattr(model, "may_take", None)
+    return ask is not None and ask(shape)
+
+
 def _unfit(model: Any, detector: Detector) -> str | None:
-    """Why a detector can't measure a model, or None."""
-    if model.input_spec != detector.input_spec:
-        return f"the model takes {model.input_spec}, the detector {detector.input_spec}"
+    """Why a detector of its shape can't measure a model, or None."""
     needs = {"last_layer": detector.needs_weights, "torch_module": detector.needs_gradients}
     for name, needed in needs.items():
         if needed and not hasattr(model, name):

@@ -41,7 +41,7 @@ class Crew:
 
     def __init__(self, jobs: int, limits: Mapping[str, float]) -> None:
         self._jobs, self._limits = jobs, limits
-        self._detector = ""
+        self._detectors: dict[str, str] = {}
         self._selector = selectors.DefaultSelector()
         # A mother whose set-up has not been said yet.
         self._unborn: list[_Mother] = []
@@ -58,9 +58,9 @@ class Crew:
             mother.end()
         self._selector.close()
 
-    def set_up(self, detector: Path) -> None:
-        """Say which detector file scores."""
-        self._detector = str(detector)
+    def set_up(self, detectors: Mapping[str, Path]) -> None:
+        """Say which detectors' files may score, by name, in the order in which they are tried."""
+        self._detectors = {name: str(path.absolute()) for name, path in detectors.items()}
 
     @property
     def busy(self) -> bool:
@@ -83,7 +83,7 @@ class Crew:
     def next_answer(self) -> tuple[int, dict[str, Any]]:
         """Wait for a mother's answer; where it died, the answer is `failed`.
 
-        Raises DetectorError where the detector can't be loaded.
+        Raises DetectorError where a detector can't be loaded.
         """
         oldest = min(self._busy, key=lambda mother: mother.asked_at)
         patience = oldest.asked_at + self._limits["wall_seconds"] + _GRACE - time.monotonic()
@@ -106,8 +106,9 @@ class Crew:
     def _start(self, needs_torch: bool) -> _Mother:
         mother = self._unborn.pop() if self._unborn else _Mother()
         mother.needs_torch = needs_torch
-        setup = {"detector": self._detector, "limits": self._limits, "needs_torch": needs_torch}
-        mother.tell(setup)
+        mother.tell(
+            {"detectors": self._detectors, "limits": self._limits, "needs_torch": needs_torch}
+        )
         return mother
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from litmus.artifacts import sha256_of
-from litmus.detectors import Measurement, find_detector, load_detector
+from litmus.detectors import Detector, Measurement
+from litmus.detectors.candidates import Candidates
+from litmus.errors import UsageError
 from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
@@ -18,16 +18,15 @@ __all__ = ["Judge"]
 
 _MAX_NOTES: Final = 50
 _MAX_TEXT: Final = 1000
+_MAX_SHAPE: Final = 80
 
 
 class Judge:
-    """A detector, and the false-positive rate at which it turns answers into results."""
+    """Detectors, and the false-positive rate at which they turn answers into results."""
 
-    def __init__(self, detector: str | Path, fpr: float) -> None:
-        self.path = find_detector(detector)
-        self._detector = load_detector(self.path)
-        self._detector.check_fpr(fpr)
-        self._sha256 = sha256_of(self.path)
+    def __init__(self, candidates: Candidates, fpr: float) -> None:
+        candidates.check_fpr(fpr)
+        self._candidates = candidates
         self._fpr = fpr
 
     def result(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
@@ -36,50 +35,84 @@ class Judge:
             return Failed(path=target.path, error=_clean(answer["failed"]))
         try:
             reply = json.loads(answer["reply"])
-            if reply["status"] == "skipped":
-                return Skipped(path=target.path, reason=_clean(reply["reason"]))
-            if reply["status"] == "failed":
-                return Failed(path=target.path, error=_clean(reply["error"]))
-            if reply["status"] != "scored":
-                raise ValueError(reply["status"])
-            measurement = self._measurement(reply)
-            notes = _clean_all(reply["notes"][:_MAX_NOTES])
-            classes = _clean_all(reply["classes"])
+            return self._result(target, answer, reply)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return Failed(path=target.path, error="its process gave a malformed answer")
-        judgement = self._detector.judge(measurement, fpr=self._fpr)
+
+    def _result(
+        self, target: Target, answer: Mapping[str, Any], reply: Mapping[str, Any]
+    ) -> ScanResult:
+        """Raises ValueError, TypeError, KeyError or OverflowError for a malformed reply."""
+        if reply["status"] == "skipped":
+            return Skipped(path=target.path, reason=_clean(reply["reason"]))
+        if reply["status"] == "failed":
+            return Failed(path=target.path, error=_clean(reply["error"]))
+        if reply["status"] == "unmatched":
+            reason = self._candidates.why_none(_clean(reply["takes"])[:_MAX_SHAPE])
+            return Skipped(path=target.path, reason=reason)
+        if reply["status"] != "scored":
+            raise ValueError(reply["status"])
+        name, detector = self._detector(reply)
+        measurement = _measurement(reply, detector)
+        try:
+            judgement = detector.judge(measurement, fpr=self._fpr)
+        except UsageError as fault:
+            # Another of the candidates can promise this rate, and this model's can't.
+            return Failed(path=target.path, error=f"detector {name}: {fault}")
         return Scored(
             path=target.path,
             score=judgement.score,
             p_value=judgement.p_value,
             probability=judgement.probability,
             verdict=judgement.verdict,
-            # What a fused detector says of its parts comes from the file's process, too.
-            notes=(*notes, *_clean_all(list(judgement.notes))),
+            notes=(
+                *self._candidates.how_picked(name),
+                *_clean_all(reply["notes"][:_MAX_NOTES]),
+                # What a fused detector says of its parts comes from the file's process, too.
+                *_clean_all(list(judgement.notes)),
+            ),
             seconds=answer["seconds"],
             model_sha256=answer["sha256"],
-            detector_sha256=self._sha256,
+            detector=name,
+            detector_sha256=self._candidates.sha256[name],
             format=target.format,
-            classes=classes,
+            classes=_clean_all(reply["classes"]),
             log_probs=tuple(tuple(row) for row in measurement.log_probs),
         )
 
-    def _measurement(self, reply: Mapping[str, Any]) -> Measurement:
-        """Read a child's measurement; raises ValueError, TypeError or KeyError on nonsense."""
-        measurement = Measurement.from_json(reply["measurement"])
-        calibration = self._detector.calibration_of(measurement)
-        if len(measurement.member_scores) <= int(calibration.members.max()):
-            raise ValueError("too few members")
-        if len(measurement.left_out) > _MAX_NOTES:
-            raise ValueError("too many parts")
-        rows = np.asarray(measurement.log_probs, dtype=np.float64)
-        if rows.size and (
-            rows.ndim != 2
-            or rows.shape[1] != self._detector.input_spec.num_classes
-            or not np.isfinite(rows).all()
-        ):
-            raise ValueError("log-probabilities of an impossible kind")
-        return measurement
+    def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector]:
+        """Return the detector that a child says it used; raises ValueError for an impossible one.
+
+        Only one that the mother loaded will do, for the shape that the child says the model has.
+        That shape nobody can check here, so that a subverted child may claim another and choose
+        among these detectors. It gains nothing by that: it could make up its file's scores
+        anyway. No other file is judged by its choice, and none that only a name calls can be had.
+        """
+        name = reply["detector"]
+        if not isinstance(name, str) or name not in self._candidates.detectors:
+            raise ValueError("no such detector")
+        detector = self._candidates.detectors[name]
+        if reply["input_spec"] != detector.input_spec.to_json():
+            raise ValueError("a detector for models of another shape")
+        return name, detector
+
+
+def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
+    """Read a child's measurement; raises ValueError, TypeError or KeyError on nonsense."""
+    measurement = Measurement.from_json(reply["measurement"])
+    calibration = detector.calibration_of(measurement)
+    if len(measurement.member_scores) <= int(calibration.members.max()):
+        raise ValueError("too few members")
+    if len(measurement.left_out) > _MAX_NOTES:
+        raise ValueError("too many parts")
+    rows = np.asarray(measurement.log_probs, dtype=np.float64)
+    if rows.size and (
+        rows.ndim != 2
+        or rows.shape[1] != detector.input_spec.num_classes
+        or not np.isfinite(rows).all()
+    ):
+        raise ValueError("log-probabilities of an impossible kind")
+    return measurement
 
 
 def _clean(text: object) -> str:

@@ -44,14 +44,17 @@ _LOAD: Final = Path("/proc/loadavg")
 
 @dataclass(frozen=True, kw_only=True)
 class _Office:
-    """What every file meets: the detector, the limits as numbers and as the system takes them."""
+    """What every file meets: the detectors by name, limits as numbers and as the system has them.
 
-    detector: Detector
+    The detectors are loaded once, here; a child can use no other.
+    """
+
+    detectors: Mapping[str, Detector]
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
     rehearsal: int
-    """Descriptor of a small model's file."""
+    """Descriptor of a file with a small model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +111,27 @@ def _answer(replies: TextIO, message: Mapping[str, object]) -> None:
 
 
 def _open_office(setup: Mapping[str, Any]) -> _Office:
-    detector = load_detector(setup["detector"])
+    detectors = {name: load_detector(path) for name, path in setup["detectors"].items()}
     if setup["needs_torch"]:
         import_torch()
-    small_model = rehearsal(detector)
-    rehearse(small_model, detector)
     limits = setup["limits"]
-    return _Office(detector=detector, bounds=_bounds(**limits), rehearsal=small_model, **limits)
+    return _Office(
+        detectors=detectors,
+        rehearsal=_rehearse_all(detectors),
+        bounds=_bounds(**limits),
+        **limits,
+    )
+
+
+def _rehearse_all(detectors: Mapping[str, Detector]) -> int:
+    """Rehearse with every shape, and return the first one's small model for children."""
+    shapes = list(dict.fromkeys(detector.input_spec for detector in detectors.values()))
+    small_models = [rehearsal(shape) for shape in shapes]
+    for small_model in small_models:
+        rehearse(small_model, detectors)
+    for small_model in small_models[1:]:
+        os.close(small_model)
+    return small_models[0] if small_models else os.open(os.devnull, os.O_RDONLY)
 
 
 def _digest(path: Path) -> str:
@@ -222,14 +239,14 @@ def _become_child(office: _Office, requests: int, replies: int, *, warm_up: bool
         gc.disable()
         _keep_only(requests, replies, office.rehearsal)
         if warm_up:
-            rehearse(office.rehearsal, office.detector)
+            rehearse(office.rehearsal, office.detectors)
         os.close(office.rehearsal)
         for kind, pair in office.bounds:
             resource.setrlimit(kind, pair)
         with os.fdopen(requests) as file:
             line = file.read()
         if line:  # otherwise there are no more files
-            outcome = score_file(json.loads(line), office.detector, memory_mib=office.memory_mib)
+            outcome = score_file(json.loads(line), office.detectors, memory_mib=office.memory_mib)
             with os.fdopen(replies, "w") as answer:
                 answer.write(json.dumps(outcome) + "\n")
         code = 0

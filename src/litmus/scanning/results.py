@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A file that was scored.
+    """A file that was scored, by the `detector` of this name.
 
     `score` is higher for a more suspicious model, `p_value` how often a clean one scores at least
     as high, `probability` that of a backdoor at even prior odds. `notes` tells what was assumed
@@ -54,6 +54,7 @@ class Scored:
     notes: tuple[str, ...]
     seconds: float
     model_sha256: str
+    detector: str
     detector_sha256: str
     format: str
     classes: tuple[str, ...] = ()

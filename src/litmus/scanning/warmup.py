@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 
 from litmus.detectors import Detector
+from litmus.models import InputSpec
 from litmus.scanning.child import score_file
 
 __all__ = ["import_onnx", "import_torch", "rehearsal", "rehearse"]
@@ -30,11 +32,11 @@ def import_torch() -> None:
     import litmus.schema  # noqa: F401
 
 
-def rehearsal(detector: Detector) -> int:
-    """Return a file without a name: a network of one layer that the detector can score."""
+def rehearsal(spec: InputSpec) -> int:
+    """Return a file without a name: a network of one layer for images of this shape."""
     from onnx import TensorProto, helper
 
-    shape, k = detector.input_spec.image_shape, detector.input_spec.num_classes
+    shape, k = spec.image_shape, spec.num_classes
     weight = helper.make_tensor("w", TensorProto.FLOAT, [shape[0], k], [0.0] * (shape[0] * k))
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
@@ -51,7 +53,7 @@ def rehearsal(detector: Detector) -> int:
         return os.dup(file.fileno())
 
 
-def rehearse(rehearsal: int, detector: Detector) -> None:
+def rehearse(rehearsal: int, detectors: Mapping[str, Detector]) -> None:
     """Score the small model, so that nothing is done for the first time after this."""
     request = {"path": f"/dev/fd/{rehearsal}", "format": "onnx", "preprocessing": {}}
-    json.dumps(score_file(request, detector))
+    json.dumps(score_file(request, detectors))

@@ -46,6 +46,16 @@ def scan(
     outputs: Annotated[
         str | None, typer.Option(help="logits or probabilities (default: from the graph).")
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="The network of files with weights alone: resnet:width=16,blocks=2, say, or "
+            "MODULE:FUNCTION of your own."
+        ),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that --architecture names.")
+    ] = False,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds a file may take.")] = 60.0,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
@@ -86,6 +96,8 @@ def scan(
             preprocessing=flags,
             jobs=jobs,
             limits=Limits(wall_seconds=timeout),
+            architecture=architecture,
+            trust_code=trust_code,
         )
     )
     deliver(SCAN_REPORTS[format_](results, context), output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ MAX_FILE_BYTES: Final = 2 * 1024**3
 
 # How onnxruntime begins to complain about a file from the future.
 _NEWER: Final = ("Unsupported model IR version", "Current official support for domain")
+# Where in its own source it complains: a number and a name, then perhaps file, line and function.
+_ITS_SOURCE: Final = re.compile(r"^\d+ : \w+ : |\S*/onnxruntime/\S+:\d+ [^()]*\([^()]*\)( const)? ")
 
 
 class OnnxModel:
@@ -239,6 +242,7 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
 def _runtime_error(fault: Exception, where: object) -> ModelError:
     """Say in one line what onnxruntime said; its exceptions share no base class of their own."""
     lines = str(fault).split("] : ", 1)[-1].strip().splitlines() or [type(fault).__name__]
+    lines[0] = _ITS_SOURCE.sub("", lines[0]) or type(fault).__name__
     unknown = type(fault).__name__ == "NotImplemented" or any(t in lines[0] for t in _NEWER)
     kind = UnsupportedModelError if unknown else ModelError
     return kind(f"onnxruntime can't run it: {lines[0][:400]}", where=where)
@@ -257,19 +261,12 @@ def _serialise(graph: Any, path: Path) -> bytes:
 def _class_names(
     graph: Any, preprocessing: Preprocessing, num_classes: int, path: Path
 ) -> tuple[str, ...]:
-    if preprocessing.classes is not None:
-        if len(preprocessing.classes) != num_classes:
-            raise ModelError(
-                "the stated classes do not fit the model",
-                expected=num_classes,
-                got=len(preprocessing.classes),
-                where=path,
-            )
-        return preprocessing.classes
+    if names := preprocessing.class_names(num_classes, path):
+        return names
     stated = next((entry.value for entry in graph.metadata_props if entry.key == "classes"), "null")
     try:
-        names = json.loads(stated)
+        listed = json.loads(stated)
     except (ValueError, RecursionError):
         return ()
-    fits = isinstance(names, list) and len(names) == num_classes
-    return tuple(map(str, names)) if fits else ()
+    fits = isinstance(listed, list) and len(listed) == num_classes
+    return tuple(map(str, listed)) if fits else ()

@@ -29,6 +29,8 @@ def scan(
     preprocessing: Mapping[str, Any] | Preprocessing | None = None,
     jobs: int = 1,
     limits: Limits | None = None,
+    architecture: str | None = None,
+    trust_code: bool = False,
 ) -> Generator[ScanResult, None, None]:
     """Score model files, yielding one result a file in the order of `paths`.
 
@@ -36,12 +38,18 @@ def scan(
     one; by default each model's shape picks one of those that are bundled, and a model that fits
     none is skipped. `fpr` is the share of clean models that may be called suspicious; a picked
     detector that can't promise it fails the file. `preprocessing` holds for every third-party file
-    and overrides its sidecar key by key. Each file is read by a process of its own under `limits`,
+    and overrides its sidecar key by key. `architecture` is the network of files that hold weights
+    alone: `resnet:width=16,blocks=2`, or `module:function` of the user's own, which a file's
+    process imports, if `trust_code`. Each file is read by a process of its own under `limits`,
     `jobs` at a time; closing the generator ends them. Raises UsageError or DetectorError before
     the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
+    if architecture is not None:
+        from litmus.formats.stated_network import StatedNetwork
+
+        StatedNetwork.parse(architecture, trust_code=trust_code)
     listed = [paths] if isinstance(paths, str | Path) else paths
     with Crew(jobs, asdict(limits or Limits())) as crew:
         # Imports numpy, as the process that was just started does at the same time.
@@ -49,9 +57,15 @@ def scan(
 
         candidates = _candidates(detector)
         judge = Judge(candidates, fpr)
-        stated = _stated(preprocessing)
-        crew.set_up(candidates.files)
-        yield from _in_order(find_targets(listed), crew, judge, stated)
+        shared = {
+            "preprocessing": _stated(preprocessing),
+            "architecture": architecture,
+            "trust_code": trust_code,
+            # Named by the user, who wants this one; otherwise a model's shape is to pick.
+            "resize": candidates.named,
+        }
+        crew.set_up(candidates.files, architecture=architecture)
+        yield from _in_order(find_targets(listed), crew, judge, shared)
 
 
 def _candidates(detector: str | Path | Candidates | None) -> Candidates:
@@ -73,7 +87,7 @@ def _stated(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str
 
 
 def _in_order(
-    targets: Iterable[Target], crew: Crew, judge: Judge, stated: Mapping[str, Any]
+    targets: Iterable[Target], crew: Crew, judge: Judge, shared: Mapping[str, Any]
 ) -> Iterator[ScanResult]:
     from litmus.formats import FORMATS
 
@@ -91,8 +105,10 @@ def _in_order(
             while not crew.has_room:
                 hear()
             given[index] = target
-            request = {"path": str(target.path), "format": target.format, "preprocessing": stated}
-            crew.give(index, request, needs_torch=FORMATS[target.format].needs_torch)
+            request = {"path": str(target.path), "format": target.format, **shared}
+            has_architecture = shared["architecture"] is not None
+            needs_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
+            crew.give(index, request, needs_torch=needs_torch)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)
         else:

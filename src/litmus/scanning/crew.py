@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from litmus.errors import DetectorError
+from litmus.errors import DetectorError, LitmusError, UsageError
 
 __all__ = ["Crew"]
 
@@ -33,6 +33,12 @@ _MALLOC: Final = "glibc.malloc." + ":glibc.malloc.".join(
 )
 
 
+_SETUP_ERRORS: Final[Mapping[str, type[LitmusError]]] = {
+    "detector": DetectorError,
+    "architecture": UsageError,
+}
+
+
 class Crew:
     """Up to `jobs` mothers at work, each with one file in hand; a context that ends them all.
 
@@ -42,6 +48,7 @@ class Crew:
     def __init__(self, jobs: int, limits: Mapping[str, float]) -> None:
         self._jobs, self._limits = jobs, limits
         self._detectors: dict[str, str] = {}
+        self._architecture: str | None = None
         self._selector = selectors.DefaultSelector()
         # A mother whose set-up has not been said yet.
         self._unborn: list[_Mother] = []
@@ -58,8 +65,12 @@ class Crew:
             mother.end()
         self._selector.close()
 
-    def set_up(self, detectors: Mapping[str, Path]) -> None:
-        """Say which detectors' files may score, by name, in the order in which they are tried."""
+    def set_up(self, detectors: Mapping[str, Path], *, architecture: str | None = None) -> None:
+        """Say which detectors' files may score, by name, in the order in which they are tried.
+
+        `architecture` is the network of files that hold weights alone.
+        """
+        self._architecture = architecture
         self._detectors = {name: str(path.absolute()) for name, path in detectors.items()}
 
     @property
@@ -83,7 +94,8 @@ class Crew:
     def next_answer(self) -> tuple[int, dict[str, Any]]:
         """Wait for a mother's answer; where it died, the answer is `failed`.
 
-        Raises DetectorError where a detector can't be loaded.
+        Raises DetectorError where a detector can't be loaded, UsageError where there is no such
+        architecture.
         """
         oldest = min(self._busy, key=lambda mother: mother.asked_at)
         patience = oldest.asked_at + self._limits["wall_seconds"] + _GRACE - time.monotonic()
@@ -99,7 +111,7 @@ class Crew:
         answer: dict[str, Any] = json.loads(line)
         if "setup_error" in answer:
             mother.end()
-            raise DetectorError(answer["setup_error"])
+            raise _SETUP_ERRORS[answer["kind"]](answer["setup_error"])
         self._idle[mother.needs_torch].append(mother)
         return index, answer
 
@@ -107,7 +119,12 @@ class Crew:
         mother = self._unborn.pop() if self._unborn else _Mother()
         mother.needs_torch = needs_torch
         mother.tell(
-            {"detectors": self._detectors, "limits": self._limits, "needs_torch": needs_torch}
+            {
+                "detectors": self._detectors,
+                "limits": self._limits,
+                "needs_torch": needs_torch,
+                "architecture": self._architecture,
+            }
         )
         return mother
 

@@ -23,7 +23,7 @@ _LEGACY_START: Final = 32
 
 _LEGACY_STREAMS: Final = 4
 """Magic number, protocol, facts of the system, and the object; the tensors' bytes follow."""
-_MAX_MEMBERS: Final = 100_000
+_MAX_MEMBERS: Final = 50_000
 _SHOWN: Final = 3
 
 # The folders and files below the one folder that PyTorch puts all of an archive into.

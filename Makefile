@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/litmus demo --output $(DEMO)
@@ -22,6 +22,10 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
 	$(BIN)/python -m benchmarks.zoo_bench -o results/benchmarks/zoo.json
 	test -z "$(ZOO)" || $(BIN)/python -m benchmarks.fit_bench $(ZOO) -o results/benchmarks/fit.json
+
+# INPUTS=N inputs for each parser that is ours, SEED=N other ones.
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info

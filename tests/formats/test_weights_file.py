@@ -291,7 +291,7 @@ MEMOISED: Final = b"\x80\x04\x8c\x02os\x94\x8c\x05mkdir\x940h\x00h\x01\x93."
         (b"\x80\x02\x82\x05.", UnsupportedModelError, r"copyreg\.extension-5"),
         (b"\x80\x04\x95", ModelError, "a damaged pickle"),
         (b"\x80\x04X\xff\xff\xff\x7f", ModelError, "a damaged pickle"),
-        (b"\x80\x02" + b"(" * 2_100_000 + b".", ModelError, "too long for weights"),
+        (b"\x80\x02" + b"(" * 600_000 + b".", ModelError, "too long for weights"),
         (b"\x80\x02]q\x00(h\x00h\x00e.", UnsupportedModelError, "no weights in it .*list"),
     ],
 )

@@ -26,8 +26,13 @@ MAX_FILE_BYTES: Final = 2 * 1024**3
 
 # How onnxruntime begins to complain about a file from the future.
 _NEWER: Final = ("Unsupported model IR version", "Current official support for domain")
-# Where in its own source it complains: a number and a name, then perhaps file, line and function.
-_ITS_SOURCE: Final = re.compile(r"^\d+ : \w+ : |\S*/onnxruntime/\S+:\d+ [^()]*\([^()]*\)( const)? ")
+_MAX_SAID: Final = 2000
+# What it says of itself: a code, and where in its own source it complains.
+_ITS_OWN: Final = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : "
+    r"|(?<!\S)/\S+:\d+ [^()]*\([^()]*\)(?: const)? "
+    r"|\b\w+\.(?:cc|h):\d+ \w+ "
+)
 
 
 class OnnxModel:
@@ -241,11 +246,11 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
 
 def _runtime_error(fault: Exception, where: object) -> ModelError:
     """Say in one line what onnxruntime said; its exceptions share no base class of their own."""
-    lines = str(fault).split("] : ", 1)[-1].strip().splitlines() or [type(fault).__name__]
-    lines[0] = _ITS_SOURCE.sub("", lines[0]) or type(fault).__name__
-    unknown = type(fault).__name__ == "NotImplemented" or any(t in lines[0] for t in _NEWER)
+    text = _ITS_OWN.sub("", str(fault)[:_MAX_SAID]).strip()
+    said = text.splitlines()[0][:400] if text else type(fault).__name__
+    unknown = type(fault).__name__ == "NotImplemented" or any(t in text for t in _NEWER)
     kind = UnsupportedModelError if unknown else ModelError
-    return kind(f"onnxruntime can't run it: {lines[0][:400]}", where=where)
+    return kind(f"onnxruntime can't run it: {said}", where=where)
 
 
 def _serialise(graph: Any, path: Path) -> bytes:

@@ -15,7 +15,7 @@ from litmus.errors import ModelError
 __all__ = ["MAX_OPCODES", "MAX_PICKLE_BYTES", "PickleContent", "read_pickle"]
 
 MAX_PICKLE_BYTES: Final = 64 * 1024 * 1024
-MAX_OPCODES: Final = 2_000_000
+MAX_OPCODES: Final = 500_000
 """A state dict of 10,000 tensors takes some 400,000."""
 
 _PLAIN: Final = frozenset(

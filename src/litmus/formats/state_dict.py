@@ -122,11 +122,11 @@ def weights_of(saved: object, where: object) -> tuple[dict[str, torch.Tensor], l
             notes.append(f"weights from the checkpoint's {found[0]!r}")
             saved = saved[found[0]]
     if not _is_state_dict(saved):
-        got = f"{type(saved).__name__} of {_listed(saved) if isinstance(saved, Mapping) else '?'}"
+        contents = f" of {_listed(saved)}" if isinstance(saved, Mapping) else ""
         raise UnsupportedModelError(
             "no weights in it",
             expected=f"tensors by name, or a checkpoint with {', '.join(_CHECKPOINT_KEYS)}",
-            got=got,
+            got=f"{type(saved).__name__}{contents}",
             where=where,
         )
     assert isinstance(saved, Mapping)

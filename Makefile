@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint bench bundle clean
+.PHONY: demo test lint bench bundle fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/litmus demo --output $(DEMO)
@@ -28,6 +28,10 @@ bench: $(VENV)/installed
 bundle: $(VENV)/installed
 	$(BIN)/python -m tools.bundle $(NAME) $(if $(ZOOS),--zoos $(ZOOS)) \
 		$(if $(WORKERS),--workers $(WORKERS))
+
+# INPUTS=N inputs for each parser that is ours, SEED=N other ones.
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info

@@ -3,24 +3,19 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
-from torch import nn
 
 from litmus.artifacts import encode_tensors
 from litmus.formats import FORMATS, SNIFF_BYTES, Refusal, sniff
 from tests.formats.onnx_models import classifier, detector
+from tests.formats.torch_files import exported, network, saved, scripted
 
 ARRAYS = {"w": np.zeros(3, np.float32)}
-
-
-def saved(value: object, **options: bool) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer, **options)
-    return buffer.getvalue()
 
 
 def zipped(*names: str) -> bytes:
@@ -39,24 +34,44 @@ def test_formats_are_told_by_content() -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        saved({"w": torch.zeros(2)}),
+        saved(torch.nn.Linear(2, 2)),
+        saved({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False),
+        scripted(network()),
+        exported(network()),
+        zipped("serialized_exported_program.json", "version"),  # torch.export.save before 2.8
+    ],
+    ids=["weights", "module", "legacy", "TorchScript", "pt2", "old pt2"],
+)
+def test_pytorch_files_are_told_by_content(content: bytes) -> None:
+    assert sniff(content[:SNIFF_BYTES]) == "torch"
+
+
+def test_bare_weights_are_told_from_zoo_files() -> None:
+    assert sniff(save(ARRAYS)) == "safetensors"
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (save(ARRAYS), "which network"),
-        (detector().to_bytes(), "a detector"),
-        (pickle.dumps([1, 2]), "pickle"),
-        (saved({"w": torch.zeros(2)}), "PyTorch file"),
-        (saved(nn.Linear(2, 2)), "PyTorch file"),
-        (saved({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False), "pickle"),
-        (zipped("net/data/0", "net/code/net.py"), "TorchScript or .pt2"),
-        (zipped("metadata.json", "config.json"), "Keras"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(50), "Keras HDF5"),
+        (detector().to_bytes(), "a detector, not a model"),
+        (pickle.dumps([1, 2]), "a pickle may run any code and is never opened; "),
+        (zipped("metadata.json", "config.json"), "a Keras archive may hold code; "),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "a Keras HDF5 file may hold code; "),
     ],
 )
 def test_known_kinds_are_refused_with_what_to_do(content: bytes, reason: str) -> None:
     refusal = sniff(content[:SNIFF_BYTES])
     assert isinstance(refusal, Refusal)
-    assert reason in refusal.reason
-    assert "detector" in reason or "export it to ONNX" in refusal.reason
+    told = refusal.reason(Path("my models/net.h5"))
+    assert told.startswith(reason)
+    assert "detector" in reason or "export it to ONNX" in told
+    if "Keras" in reason:
+        assert told.endswith(
+            "python -m tf2onnx.convert --keras 'my models/net.h5' --output 'my models/net.onnx'"
+        )
 
 
 @pytest.mark.parametrize(
@@ -77,8 +92,23 @@ def test_other_files_are_unknown(content: bytes) -> None:
     assert sniff(content) is None
 
 
-def test_every_format_names_its_suffix() -> None:
-    assert {name: format.suffix for name, format in FORMATS.items()} == {
-        "onnx": ".onnx",
-        "zoo": ".safetensors",
+def test_every_format_names_its_suffixes() -> None:
+    assert {name: format.suffixes for name, format in FORMATS.items()} == {
+        "onnx": (".onnx",),
+        "zoo": (".safetensors",),
+        "safetensors": (".safetensors",),
+        "torch": (".pt", ".pth", ".pt2"),
+    }
+
+
+def test_pytorch_is_started_only_for_files_that_get_to_their_weights() -> None:
+    starts = {
+        name: [f.loads_torch(has_architecture=named) for named in (False, True)]
+        for name, f in FORMATS.items()
+    }
+    assert starts == {
+        "onnx": [False, False],
+        "zoo": [True, True],
+        "safetensors": [False, True],
+        "torch": [False, True],
     }

@@ -71,6 +71,16 @@ def scan(
     outputs: Annotated[
         str | None, typer.Option(help="logits or probabilities (default: from the graph).")
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="The network of files with weights alone: resnet:width=16,blocks=2, say, or "
+            "MODULE:FUNCTION of your own."
+        ),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Run the code that --architecture names.")
+    ] = False,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[
         float | None,
@@ -151,6 +161,8 @@ def scan(
             limits=limits,
             thorough=thorough,
             images=images,
+            architecture=architecture,
+            trust_code=trust_code,
         )
     )
     context = scan_context(

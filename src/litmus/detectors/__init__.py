@@ -81,11 +81,17 @@ def find_detector(name_or_file: str | Path) -> Path:
     return path
 
 
+# What reading a header raises where it is not what `to_bytes` writes.
+_MALFORMED: Final = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, UsageError
+)  # fmt: skip
+
+
 def load_detector(name_or_file: str | Path) -> Detector:
     """Read a detector by file or bundled name; raises DetectorError where it is damaged."""
     path = find_detector(name_or_file)
     arrays, header = parse_tensors(path.read_bytes(), path, DetectorError)
-    if header.get("format") != DETECTOR_FORMAT or header.get("detector") not in DETECTORS:
+    if header.get("format") != DETECTOR_FORMAT or str(header.get("detector")) not in DETECTORS:
         raise DetectorError(
             "not a detector that this version knows",
             expected=f"{DETECTOR_FORMAT} of {', '.join(DETECTORS)}",
@@ -98,6 +104,9 @@ def load_detector(name_or_file: str | Path) -> Detector:
         raise DetectorError(
             fault.what, expected=fault.expected, got=fault.got, where=path
         ) from fault
+    except _MALFORMED as fault:
+        text = f"{type(fault).__name__}: {fault}"[:200]
+        raise DetectorError("malformed", got=text, where=path) from fault
 
 
 def fit(

@@ -28,6 +28,9 @@ __all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
 
 DETECTOR_FORMAT: Final = "litmus-detector"
 
+_MAX_SIZE: Final = 65_536
+"""Of images' sides, channels and classes."""
+
 Verdict = Literal["suspicious", "no evidence found", "inconclusive"]
 
 
@@ -363,15 +366,17 @@ class Detector(ABC):
         """Return the fields that every detector's file has."""
         try:
             input_spec = InputSpec.from_json(header["input_spec"])
+            if not all(0 < size <= _MAX_SIZE for size in input_spec.to_json().values()):
+                raise ValueError(f"an impossible shape, {input_spec}")
             references = None
             if "references" in header:
                 references = References.from_file(arrays, header["references"], input_spec)
             return {
                 "input_spec": input_spec,
                 "calibration": Calibration.from_file(arrays, header["calibration"]),
-                "scope": header["scope"],
-                "held_out": header["held_out"],
+                "scope": dict(header["scope"]),
+                "held_out": dict(header["held_out"]),
                 "references": references,
             }
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise DetectorError(f"malformed header: {fault}") from fault

@@ -67,13 +67,16 @@ class Calibration:
     def from_file(
         cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]
     ) -> Calibration:
-        """Read what `arrays` and `to_json` wrote."""
-        return cls(
-            scores=arrays["calibration.scores"],
-            members=arrays["calibration.members"],
-            temperature=float(header["temperature"]),
-            scope_limit=float(header["scope_limit"]),
-        )
+        """Read what `arrays` and `to_json` wrote; raises ValueError where it is impossible."""
+        scores, members = arrays["calibration.scores"], arrays["calibration.members"]
+        temperature, scope_limit = float(header["temperature"]), float(header["scope_limit"])
+        if scores.ndim != 1 or scores.shape != members.shape or not np.isfinite(scores).all():
+            raise ValueError("calibration scores that are no list of numbers, one a member")
+        if members.dtype.kind not in "iu" or (members.size and members.min() < 0):
+            raise ValueError("members that are no numbers of members")
+        if not (0 < temperature < np.inf and 0 <= scope_limit < np.inf):
+            raise ValueError("a temperature or a limit of scope that is no number above 0")
+        return cls(scores=scores, members=members, temperature=temperature, scope_limit=scope_limit)
 
 
 UNCALIBRATED: Final = Calibration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -93,15 +93,21 @@ class Candidates:
         also = f"; of the same shape, by --detector: {', '.join(others)}" if others else ""
         return (f"detector {name}, picked by the model's shape, {spec}{also}",)
 
-    def why_none(self, takes: str) -> str:
-        """Return, for a report, why a model of the shape `takes` can't be judged."""
+    def why_none(self, takes: str, resizable: Sequence[str] = ()) -> str:
+        """Return, for a report, why a model of the shape `takes` can't be judged.
+
+        `resizable` are detectors that differ from it in height and width alone.
+        """
         if self.named:
             (detector,) = self.detectors.values()
             return f"the model takes {takes}, the detector {detector.input_spec}"
         there = {name: str(each.input_spec) for name, each in self.detectors.items()}
         there |= {name: f"{spec}, by --detector only" for name, spec in self.unpicked.items()}
         listed = "; ".join(f"{name} ({scope})" for name, scope in sorted(there.items()))
+        known = ", ".join(name for name in resizable if name in self.detectors)
+        resize = f"named by --detector, {known} would be asked with resized images" if known else ""
         return (
             f"no bundled detector is picked for {takes}: there are {listed or 'none'}; "
+            f"{resize and f'{resize}, for a verdict that is at most inconclusive; '}"
             "fit one on your own images, see litmus zoo init and litmus fit"
         )

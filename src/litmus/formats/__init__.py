@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from litmus.formats import onnx_file, zoo_file
+from litmus.formats import onnx_file, weights_file, zoo_file
+from litmus.formats.export_lines import export_line
 from litmus.formats.preprocessing import Preprocessing
+from litmus.formats.stated_network import StatedNetwork
+from litmus.formats.torch_archive import is_legacy, is_torch_archive
 from litmus.models import InputSpec, Model
 
 __all__ = ["FORMATS", "REFUSED", "SNIFF_BYTES", "Format", "Refusal", "sniff"]
@@ -19,7 +22,6 @@ __all__ = ["FORMATS", "REFUSED", "SNIFF_BYTES", "Format", "Refusal", "sniff"]
 SNIFF_BYTES: Final = 4096
 """How much of a file is looked at, in the parent process, to tell what it is."""
 
-_EXPORT: Final = "export it to ONNX, for instance with torch.onnx.export"
 _PICKLE_PROTOCOLS: Final = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 # ModelProto's fields other than ir_version, each as the tag that protobuf writes for it.
 _ONNX_TAGS: Final = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca")
@@ -29,31 +31,56 @@ class Load(Protocol):
     """Loads a model; raises ModelError or UnsupportedModelError, see `errors`."""
 
     def __call__(
-        self, path: Path, preprocessing: Preprocessing, *, expected: InputSpec | None = None
+        self,
+        path: Path,
+        preprocessing: Preprocessing,
+        *,
+        expected: InputSpec | None = None,
+        architecture: StatedNetwork | None = None,
     ) -> Model:
-        """Return the model in a file; `expected` settles what the file leaves open."""
+        """Return the model in a file.
+
+        `expected` settles what the file leaves open, `architecture` is the network of one that
+        holds weights alone.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A kind of file that can be scanned.
 
-    `sniff` tells it by its first `SNIFF_BYTES` bytes, `suffix` is its usual name. A format with
-    `needs_torch` is loaded in processes of its own, so that no other file pays for PyTorch.
+    `sniff` tells it by its first `SNIFF_BYTES` bytes, `suffixes` are its usual names. A format
+    with `needs_torch` is loaded in processes of its own, so that no other file pays for PyTorch.
+    One with `needs_architecture` holds weights alone, and gets to them only where the user says of
+    which network.
     """
 
     sniff: Callable[[bytes], bool]
     load: Load
-    suffix: str
+    suffixes: tuple[str, ...]
     needs_torch: bool = False
+    needs_architecture: bool = False
+
+    def loads_torch(self, *, has_architecture: bool) -> bool:
+        """Return whether PyTorch is needed, given whether the user named an architecture."""
+        return self.needs_torch and (has_architecture or not self.needs_architecture)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A kind of file that is known and not scanned, with what to do instead."""
+    """A kind of file that is known and not scanned, with what to do instead.
+
+    `export` is the kind of `export_line` that makes ONNX of it.
+    """
 
     sniff: Callable[[bytes], bool]
-    reason: str
+    what: str
+    suffixes: tuple[str, ...] = ()
+    export: str = ""
+
+    def reason(self, path: Path) -> str:
+        """Return what to tell the user about a file."""
+        return f"{self.what}: {export_line(self.export, path)}" if self.export else self.what
 
 
 def sniff(first_bytes: bytes) -> str | Refusal | None:
@@ -63,8 +90,22 @@ def sniff(first_bytes: bytes) -> str | Refusal | None:
     return next(refusals, None) or next(names, None)
 
 
+def _load_onnx(
+    path: Path,
+    preprocessing: Preprocessing,
+    *,
+    expected: InputSpec | None = None,
+    architecture: StatedNetwork | None = None,
+) -> Model:
+    return onnx_file.load(path, preprocessing, expected=expected)
+
+
 def _load_zoo_file(
-    path: Path, preprocessing: Preprocessing, *, expected: InputSpec | None = None
+    path: Path,
+    preprocessing: Preprocessing,
+    *,
+    expected: InputSpec | None = None,
+    architecture: StatedNetwork | None = None,
 ) -> Model:
     return zoo_file.load(path)
 
@@ -83,46 +124,57 @@ def _has_litmus_header(data: bytes) -> bool:
     return _is_safetensors(data) and b'"litmus":' in data[:64]
 
 
-def _first_entry(data: bytes) -> bytes:
+def _first_entry(data: bytes) -> str:
     """The name of a zip archive's first entry, which begins at byte 30; empty for other files."""
     length = int.from_bytes(data[26:28], "little")
-    return data[30 : 30 + length] if data.startswith(b"PK\x03\x04") else b""
+    entry = data[30 : 30 + length] if data.startswith(b"PK\x03\x04") else b""
+    return entry.decode(errors="replace")
+
+
+def _is_torch(data: bytes) -> bool:
+    return is_legacy(data) or is_torch_archive(_first_entry(data))
 
 
 FORMATS: Final[dict[str, Format]] = {
-    "onnx": Format(sniff=_is_onnx, load=onnx_file.load, suffix=".onnx"),
+    "onnx": Format(sniff=_is_onnx, load=_load_onnx, suffixes=(".onnx",)),
     "zoo": Format(
-        sniff=_has_litmus_header, load=_load_zoo_file, suffix=".safetensors", needs_torch=True
+        sniff=_has_litmus_header, load=_load_zoo_file, suffixes=(".safetensors",), needs_torch=True
+    ),
+    "safetensors": Format(
+        sniff=lambda data: _is_safetensors(data) and not _has_litmus_header(data),
+        load=weights_file.load_safetensors,
+        suffixes=(".safetensors",),
+        needs_torch=True,
+        needs_architecture=True,
+    ),
+    "torch": Format(
+        sniff=_is_torch,
+        load=weights_file.load_torch,
+        suffixes=(".pt", ".pth", ".pt2"),
+        needs_torch=True,
+        needs_architecture=True,
     ),
 }
 
 REFUSED: Final[dict[str, Refusal]] = {
     "detector": Refusal(
         sniff=lambda data: _has_litmus_header(data) and b"litmus-detector" in data,
-        reason="a detector, not a model",
-    ),
-    "safetensors": Refusal(
-        sniff=lambda data: _is_safetensors(data) and not _has_litmus_header(data),
-        reason=f"safetensors weights do not say which network they belong to; {_EXPORT}",
-    ),
-    "torch": Refusal(
-        sniff=lambda data: _first_entry(data).endswith(b"/data.pkl"),
-        reason=f"a PyTorch file holds a pickle, which may run any code; {_EXPORT}",
-    ),
-    "torchscript": Refusal(
-        sniff=lambda data: any(part in _first_entry(data) for part in (b"/data/", b"/code/")),
-        reason=f"a TorchScript or .pt2 archive may run any code; {_EXPORT}",
+        what="a detector, not a model",
     ),
     "pickle": Refusal(
-        sniff=lambda data: data.startswith(_PICKLE_PROTOCOLS),
-        reason=f"a pickle may run any code and is never opened; {_EXPORT}",
+        sniff=lambda data: data.startswith(_PICKLE_PROTOCOLS) and not _is_torch(data),
+        what="a pickle may run any code and is never opened; let whoever made it export it to ONNX",
     ),
     "hdf5": Refusal(
         sniff=lambda data: data.startswith(b"\x89HDF\r\n\x1a\n"),
-        reason="a Keras HDF5 file; export it to ONNX with python -m tf2onnx.convert",
+        what="a Keras HDF5 file may hold code; where you trust whoever made it, export it to ONNX",
+        suffixes=(".h5", ".hdf5"),
+        export="keras",
     ),
     "keras": Refusal(
-        sniff=lambda data: _first_entry(data) in (b"metadata.json", b"config.json"),
-        reason="a Keras archive; export it to ONNX with python -m tf2onnx.convert",
+        sniff=lambda data: _first_entry(data) in ("metadata.json", "config.json"),
+        what="a Keras archive may hold code; where you trust whoever made it, export it to ONNX",
+        suffixes=(".keras",),
+        export="keras",
     ),
 }

@@ -55,7 +55,11 @@ class Constants:
         from onnx import numpy_helper
 
         try:
-            return numpy_helper.to_array(tensor).astype(np.float64)
+            array = numpy_helper.to_array(tensor)
+            if array.dtype.kind == "c":
+                raise ValueError("complex numbers")
+            with np.errstate(invalid="ignore"):  # a NaN is one in float64, too
+                return array.astype(np.float64)
         except MemoryError:
             raise
         except Exception as fault:  # its types differ between versions of onnx

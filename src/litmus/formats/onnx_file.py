@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,13 @@ MAX_FILE_BYTES: Final = 2 * 1024**3
 
 # How onnxruntime begins to complain about a file from the future.
 _NEWER: Final = ("Unsupported model IR version", "Current official support for domain")
+_MAX_SAID: Final = 2000
+# What it says of itself: a code, and where in its own source it complains.
+_ITS_OWN: Final = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : "
+    r"|(?<!\S)/\S+:\d+ [^()]*\([^()]*\)(?: const)? "
+    r"|\b\w+\.(?:cc|h):\d+ \w+ "
+)
 
 
 class OnnxModel:
@@ -283,10 +291,11 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
 
 def _runtime_error(fault: Exception, where: object) -> ModelError:
     """Say in one line what onnxruntime said; its exceptions share no base class of their own."""
-    lines = str(fault).split("] : ", 1)[-1].strip().splitlines() or [type(fault).__name__]
-    unknown = type(fault).__name__ == "NotImplemented" or any(t in lines[0] for t in _NEWER)
+    text = _ITS_OWN.sub("", str(fault)[:_MAX_SAID]).strip()
+    said = text.splitlines()[0][:400] if text else type(fault).__name__
+    unknown = type(fault).__name__ == "NotImplemented" or any(t in text for t in _NEWER)
     kind = UnsupportedModelError if unknown else ModelError
-    return kind(f"onnxruntime can't run it: {lines[0][:400]}", where=where)
+    return kind(f"onnxruntime can't run it: {said}", where=where)
 
 
 def _serialise(graph: Any, path: Path) -> bytes:
@@ -302,19 +311,12 @@ def _serialise(graph: Any, path: Path) -> bytes:
 def _class_names(
     graph: Any, preprocessing: Preprocessing, num_classes: int, path: Path
 ) -> tuple[str, ...]:
-    if preprocessing.classes is not None:
-        if len(preprocessing.classes) != num_classes:
-            raise ModelError(
-                "the stated classes do not fit the model",
-                expected=num_classes,
-                got=len(preprocessing.classes),
-                where=path,
-            )
-        return preprocessing.classes
+    if names := preprocessing.class_names(num_classes, path):
+        return names
     stated = next((entry.value for entry in graph.metadata_props if entry.key == "classes"), "null")
     try:
-        names = json.loads(stated)
+        listed = json.loads(stated)
     except (ValueError, RecursionError):
         return ()
-    fits = isinstance(names, list) and len(names) == num_classes
-    return tuple(map(str, names)) if fits else ()
+    fits = isinstance(listed, list) and len(listed) == num_classes
+    return tuple(map(str, listed)) if fits else ()

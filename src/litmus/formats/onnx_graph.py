@@ -82,7 +82,7 @@ def image_input(model: ModelProto, where: object) -> GraphInput:
     constants |= {tensor.values.name for tensor in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
-        got = f"{len(inputs)}: {', '.join(value.name for value in inputs[:8])}"
+        got = ", ".join([str(len(inputs)), *(value.name for value in inputs[:8])])
         raise UnsupportedModelError(
             "not an image classifier", expected="one input", got=got, where=where
         )

@@ -111,6 +111,18 @@ class Preprocessing:
                 "channels bgr needs three channels", expected=3, got=num_channels, where=where
             )
 
+    def class_names(self, num_classes: int, where: object) -> tuple[str, ...]:
+        """Return the stated classes, none if none; raises ModelError for another number of them."""
+        names = self.classes or ()
+        if names and len(names) != num_classes:
+            raise ModelError(
+                "the stated classes do not fit the model",
+                expected=num_classes,
+                got=len(names),
+                where=where,
+            )
+        return names
+
     def apply(self, images: Images) -> Images:
         """Return ``(image * scale - mean) / std`` of images (n, c, h, w), float32, same shape."""
         values = images[:, ::-1] if self.channels == "bgr" else images

@@ -14,9 +14,18 @@ from litmus.formats.torch_model import TorchModel
 from litmus.models import InputSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-__all__ = ["ZOO_FORMAT", "ZooModel", "load", "module_from", "saved_weights"]
+__all__ = [
+    "ZOO_FORMAT",
+    "ZooModel",
+    "is_step_counter",
+    "load",
+    "module_from",
+    "saved_weights",
+    "step_counters",
+]
 
 ZOO_FORMAT: Final = "litmus-zoo-model"
 
@@ -67,16 +76,24 @@ def module_from(spec: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) ->
     module = architecture.skeleton(InputSpec.from_json(spec["input_spec"]))
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     # BatchNorm's step counters are not saved: they would tell how long a model was trained.
-    counters = {n: torch.zeros((), dtype=torch.int64) for n in module.state_dict() if _counts(n)}
-    module.load_state_dict(state | counters, assign=True)
+    module.load_state_dict(state | step_counters(module), assign=True)
     return module.requires_grad_(False)
 
 
 def saved_weights(module: nn.Module) -> dict[str, NDArray[Any]]:
     """Return what a zoo file holds of a network's state."""
     state = module.state_dict()
-    return {name: tensor.numpy() for name, tensor in state.items() if not _counts(name)}
+    return {name: tensor.numpy() for name, tensor in state.items() if not is_step_counter(name)}
 
 
-def _counts(name: str) -> bool:
+def step_counters(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return zeros for the steps that a network's BatchNorms have counted, by name."""
+    import torch
+
+    zero = torch.zeros((), dtype=torch.int64)
+    return {name: zero.clone() for name in module.state_dict() if is_step_counter(name)}
+
+
+def is_step_counter(name: str) -> bool:
+    """Return whether a name in a state dict is that of the steps which a BatchNorm counted."""
     return name.endswith("num_batches_tracked")

@@ -40,6 +40,8 @@ def scan(
     limits: Limits | None = None,
     thorough: bool = False,
     images: str | Path | None = None,
+    architecture: str | None = None,
+    trust_code: bool = False,
 ) -> Generator[ScanResult, None, None]:
     """Score model files, yielding one result a file in the order of `paths`.
 
@@ -47,7 +49,9 @@ def scan(
     one; by default each model's shape picks one of those that are bundled, and a model that fits
     none is skipped. `fpr` is the share of clean models that may be called suspicious; a picked
     detector that can't promise it fails the file. `preprocessing` holds for every third-party file
-    and overrides its sidecar key by key. Each file is read by a process of its own under `limits`,
+    and overrides its sidecar key by key. `architecture` is the network of files that hold weights
+    alone: `resnet:width=16,blocks=2`, or `module:function` of the user's own, which a file's
+    process imports, if `trust_code`. Each file is read by a process of its own under `limits`,
     `jobs` at a time; closing the generator ends them. Gradients are taken only if `thorough`,
     which needs PyTorch and has wider limits; clean `images`, a folder with one folder a class or
     the name of a data set, go with it. Raises UsageError, MissingExtraError or DetectorError
@@ -56,6 +60,7 @@ def scan(
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
     _check_thorough(thorough, images)
+    _check_architecture(architecture, trust_code)
     limits = limits or (Limits.thorough() if thorough else Limits())
     listed = [paths] if isinstance(paths, str | Path) else paths
     with Crew(jobs, asdict(limits)) as crew:
@@ -66,9 +71,23 @@ def scan(
         if thorough:
             candidates = candidates.thorough(images=images is not None)
         judge = Judge(candidates, fpr)
-        shared = {"preprocessing": _stated(preprocessing), "thorough": thorough}
-        crew.set_up(candidates.files, thorough=thorough, images=images)
+        shared = {
+            "preprocessing": _stated(preprocessing),
+            "thorough": thorough,
+            "architecture": architecture,
+            "trust_code": trust_code,
+            # Named by the user, who wants this one; otherwise a model's shape is to pick.
+            "resize": candidates.named,
+        }
+        crew.set_up(candidates.files, thorough=thorough, images=images, architecture=architecture)
         yield from _in_order(find_targets(listed), crew, judge, shared)
+
+
+def _check_architecture(architecture: str | None, trust_code: bool) -> None:
+    if architecture is not None:
+        from litmus.formats.stated_network import StatedNetwork
+
+        StatedNetwork.parse(architecture, trust_code=trust_code)
 
 
 def _check_thorough(thorough: bool, images: str | Path | None) -> None:
@@ -121,7 +140,9 @@ def _in_order(
                 hear()
             given[index] = target
             request = {"path": str(target.path), "format": target.format, **shared}
-            needs_torch = shared["thorough"] or FORMATS[target.format].needs_torch
+            has_architecture = shared["architecture"] is not None
+            loads_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
+            needs_torch = shared["thorough"] or loads_torch
             crew.give(index, request, needs_torch=needs_torch)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from litmus.detectors import Detector
 from litmus.errors import LitmusError, MissingExtraError, ShapeError, UnsupportedModelError
 from litmus.formats import FORMATS
 from litmus.formats.preprocessing import Preprocessing
+from litmus.formats.resizing import ResizedModel, may_resize
+from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
 
 __all__ = ["score_file"]
@@ -47,9 +50,15 @@ def _score(
     started = time.perf_counter()
     model = _load(path, request, [detector.input_spec for detector in detectors.values()])
     loaded = time.perf_counter()
-    fitting = [name for name, each in detectors.items() if each.input_spec == model.input_spec]
+    own_spec = model.input_spec
+    fitting = [name for name, each in detectors.items() if each.input_spec == own_spec]
+    near = [name for name, each in detectors.items() if may_resize(own_spec, each.input_spec)]
+    if not fitting and near and request.get("resize"):
+        fitting = near[:1]
+        model = ResizedModel(model, detectors[near[0]].input_spec)
     if not fitting:
-        return {"status": "unmatched", "takes": getattr(model, "takes", str(model.input_spec))}
+        takes = getattr(model, "takes", str(own_spec))
+        return {"status": "unmatched", "takes": takes, "resizable": near}
     detector = detectors[fitting[0]]
     reason = _unfit(model, detector, thorough=request["thorough"])
     if reason:
@@ -60,7 +69,7 @@ def _score(
     return {
         "status": "scored",
         "detector": fitting[0],
-        "input_spec": model.input_spec.to_json(),
+        "input_spec": own_spec.to_json(),
         # Not `asdict`, which would copy each of some thousand numbers.
         "measurement": vars(measurement),
         "notes": [*getattr(measured, "notes", ()), *recognition.notes],
@@ -79,16 +88,18 @@ def _load(path: Path, request: Mapping[str, Any], shapes: Sequence[InputSpec]) -
     height and width and yet run on one alone.
     """
     preprocessing = Preprocessing.for_model(path, request["preprocessing"])
-    load = FORMATS[request["format"]].load
+    text, trust_code = request.get("architecture"), request.get("trust_code", False)
+    network = StatedNetwork.parse(text, trust_code=trust_code) if text else None
+    load = partial(FORMATS[request["format"]].load, path, preprocessing, architecture=network)
     if not shapes:
-        return load(path, preprocessing)
+        return load()
     model: Model | None = None
     refusals: list[ShapeError] = []
     for shape in dict.fromkeys(shapes):
         if model is not None and not _may_take(model, shape):
             continue
         try:
-            model = load(path, preprocessing, expected=shape)
+            model = load(expected=shape)
         except ShapeError as fault:
             refusals.append(fault)
             continue

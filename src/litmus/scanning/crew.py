@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from litmus.errors import DetectorError
+from litmus.errors import DetectorError, LitmusError, UsageError
 
 __all__ = ["Crew"]
 
@@ -31,6 +31,12 @@ _SINGLE_THREADED: Final = dict.fromkeys(
 _MALLOC: Final = "glibc.malloc." + ":glibc.malloc.".join(
     ("hugetlb=1", "top_pad=8388608", "mmap_threshold=67108864", "trim_threshold=268435456")
 )
+
+
+_SETUP_ERRORS: Final[Mapping[str, type[LitmusError]]] = {
+    "detector": DetectorError,
+    "architecture": UsageError,
+}
 
 
 class Crew:
@@ -64,15 +70,18 @@ class Crew:
         *,
         thorough: bool = False,
         images: str | Path | None = None,
+        architecture: str | None = None,
     ) -> None:
         """Say which detectors' files may score, by name, in the order in which they are tried.
 
-        And whether by gradients, and on which clean images.
+        And whether by gradients, and on which clean images. `architecture` is the network of files
+        that hold weights alone.
         """
         self._set_up = {
             "detectors": {name: str(path.absolute()) for name, path in detectors.items()},
             "thorough": thorough,
             "images": None if images is None else str(images),
+            "architecture": architecture,
         }
 
     @property
@@ -96,7 +105,8 @@ class Crew:
     def next_answer(self) -> tuple[int, dict[str, Any]]:
         """Wait for a mother's answer; where it died, the answer is `failed`.
 
-        Raises DetectorError where a detector can't be loaded.
+        Raises DetectorError where a detector can't be loaded, UsageError where there is no such
+        architecture.
         """
         oldest = min(self._busy, key=lambda mother: mother.asked_at)
         patience = oldest.asked_at + self._limits["wall_seconds"] + _GRACE - time.monotonic()
@@ -112,7 +122,7 @@ class Crew:
         answer: dict[str, Any] = json.loads(line)
         if "setup_error" in answer:
             mother.end()
-            raise DetectorError(answer["setup_error"])
+            raise _SETUP_ERRORS[answer["kind"]](answer["setup_error"])
         self._idle[mother.needs_torch].append(mother)
         return index, answer
 

@@ -14,6 +14,8 @@ from litmus.detectors import Detector, Measurement
 from litmus.detectors.candidates import Candidates
 from litmus.errors import ModelError, UsageError
 from litmus.formats.onnx_external import inside_folder
+from litmus.formats.resizing import may_resize
+from litmus.models import InputSpec
 from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
@@ -53,11 +55,12 @@ class Judge:
         if reply["status"] == "failed":
             return Failed(path=target.path, error=_clean(reply["error"]))
         if reply["status"] == "unmatched":
-            reason = self._candidates.why_none(_clean(reply["takes"])[:_MAX_SHAPE])
+            resizable = _clean_all(reply["resizable"][:_MAX_NOTES])
+            reason = self._candidates.why_none(_clean(reply["takes"])[:_MAX_SHAPE], resizable)
             return Skipped(path=target.path, reason=reason)
         if reply["status"] != "scored":
             raise ValueError(reply["status"])
-        name, detector = self._detector(reply)
+        name, detector, calibrated = self._detector(reply)
         measurement = _measurement(reply, detector)
         classes, external = _clean_all(reply["classes"]), _clean_all(reply["external_files"])
         try:
@@ -75,7 +78,7 @@ class Judge:
             score=judgement.score,
             p_value=judgement.p_value,
             probability=judgement.probability,
-            verdict=judgement.verdict,
+            verdict=judgement.verdict if calibrated else "inconclusive",
             notes=(
                 *self._candidates.how_picked(name),
                 *_clean_all(reply["notes"][:_MAX_NOTES]),
@@ -95,8 +98,11 @@ class Judge:
             out_of_scope=_clean_all(list(judgement.out_of_scope)),
         )
 
-    def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector]:
-        """Return the detector that a child says it used; raises ValueError for an impossible one.
+    def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector, bool]:
+        """Return the detector that a child says it used, and whether it is calibrated for its file.
+
+        It is where the model has the detector's own size, and not where images were resized, as
+        they may be for a detector that the user named. Raises ValueError for an impossible one.
 
         Only one that the mother loaded will do, for the shape that the child says the model has.
         That shape nobody can check here, so that a subverted child may claim another and choose
@@ -107,9 +113,12 @@ class Judge:
         if not isinstance(name, str) or name not in self._candidates.detectors:
             raise ValueError("no such detector")
         detector = self._candidates.detectors[name]
-        if reply["input_spec"] != detector.input_spec.to_json():
+        if reply["input_spec"] == detector.input_spec.to_json():
+            return name, detector, True
+        own_spec = InputSpec.from_json(reply["input_spec"])
+        if not self._candidates.named or not may_resize(own_spec, detector.input_spec):
             raise ValueError("a detector for models of another shape")
-        return name, detector
+        return name, detector, False
 
 
 def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:

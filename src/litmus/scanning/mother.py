@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn, TextIO
 
 from litmus.artifacts import sha256_of
 from litmus.detectors import Detector, load_detector
-from litmus.errors import LitmusError, ModelError
+from litmus.errors import LitmusError, ModelError, RecipeError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
@@ -85,7 +85,8 @@ def main() -> None:
     try:
         office = _open_office(setup)
     except LitmusError as fault:
-        _answer(replies, {"setup_error": str(fault)})
+        kind = "architecture" if isinstance(fault, RecipeError) else "detector"
+        _answer(replies, {"setup_error": str(fault), "kind": kind})
         return
     # Children write to no page of what is here already, so that forking stays cheap.
     gc.collect()
@@ -122,7 +123,7 @@ def _answer(replies: TextIO, message: Mapping[str, object]) -> None:
 def _open_office(setup: Mapping[str, Any]) -> _Office:
     detectors = {name: load_detector(path) for name, path in setup["detectors"].items()}
     if setup["needs_torch"]:
-        import_torch()
+        import_torch(setup["architecture"])
     limits = setup["limits"]
     small_model = _rehearse_all(detectors)
     if setup["thorough"]:

@@ -7,12 +7,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-__all__ = ["MODEL_SUFFIXES", "Target", "find_targets"]
-
-MODEL_SUFFIXES: Final = frozenset({".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".h5", ".keras"})
-"""A file in a folder that is named like this is always reported, scannable or not."""
+__all__ = ["Target", "find_targets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +25,8 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
     """Yield the files to scan, in the order of `paths`, those of a folder sorted.
 
     A folder is walked without following links to folders; hidden files are ignored, and so are
-    files that are no models. At most 4 KiB of a file are read. A file that is named is always
-    reported.
+    files that are no models, neither by content nor by suffix. At most 4 KiB of a file are read.
+    A file that is named is always reported.
     """
     for name in paths:
         path = Path(name)
@@ -44,6 +40,7 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
 
 def _walk(folder: Path) -> Iterator[Target]:
     unreadable: list[OSError] = []
+    suffixes = _model_suffixes()
     for root, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -51,7 +48,7 @@ def _walk(folder: Path) -> Iterator[Target]:
             if name.startswith("."):
                 continue
             target = _identify(path)
-            if target and (target.format or path.suffix.lower() in MODEL_SUFFIXES):
+            if target and (target.format or path.suffix.lower() in suffixes):
                 yield target
     for fault in unreadable:
         yield Target(path=Path(fault.filename), failed=f"can't be read: {fault.strerror}")
@@ -70,13 +67,21 @@ def _identify(path: Path) -> Target | None:
     except OSError as fault:
         return Target(path=path, failed=f"can't be read: {fault.strerror}")
     if isinstance(kind, Refusal):
-        return Target(path=path, skipped=kind.reason)
+        return Target(path=path, skipped=kind.reason(path))
     if kind is not None:
         return Target(path=path, format=kind)
-    for name, entry in FORMATS.items():
-        if path.suffix.lower() == entry.suffix:
-            # PyTorch is not started for a file that can't be one of its formats.
-            if entry.needs_torch:
-                return Target(path=path, failed=f"no {entry.suffix[1:]} file, or a damaged one")
-            return Target(path=path, format=name)
+    suffix = path.suffix.lower()
+    if suffix in FORMATS["onnx"].suffixes:
+        return Target(path=path, format="onnx")  # which its process can say more of
+    if suffix in _model_suffixes():
+        return Target(path=path, failed=f"no {suffix[1:]} file, or a damaged one")
     return None
+
+
+def _model_suffixes() -> frozenset[str]:
+    """The suffixes of every kind of file that Litmus knows."""
+    from litmus.formats import FORMATS, REFUSED
+
+    known = [format.suffixes for format in FORMATS.values()]
+    known += [refusal.suffixes for refusal in REFUSED.values()]
+    return frozenset(suffix for suffixes in known for suffix in suffixes)

@@ -26,15 +26,21 @@ def import_onnx() -> None:
     import onnxruntime  # noqa: F401
 
 
-def import_torch() -> None:
-    """Import what builds zoo models; without PyTorch each file will say that it is missing."""
+def import_torch(architecture: str | None) -> None:
+    """Import what builds networks; without PyTorch each file will say that it is missing.
+
+    Raises RecipeError where `architecture` is none of ours or has an impossible option. Code of
+    the user's own is imported in children alone.
+    """
     try:
         import torch
     except ImportError:
         return
     torch.set_num_threads(1)
-    import litmus.architectures
-    import litmus.schema  # noqa: F401
+    import litmus.formats.state_dict
+
+    if architecture is not None:
+        litmus.formats.state_dict.check_stated(architecture)
 
 
 def made_thorough(

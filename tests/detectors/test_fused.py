@@ -62,7 +62,7 @@ QUICK: dict[str, Any] = {
     "neural_cleanse.batch_images": 8,
     "neural_cleanse.patience": 2,
 }
-LIGHT = ("ulp", "last_layer")
+LIGHT = ("ulp", "last_layer", "stamps")
 GRADIENTS = (*LIGHT, "max_margin")
 ALL = (*GRADIENTS, "neural_cleanse")
 
@@ -82,8 +82,8 @@ def model(small_zoo: Zoo) -> zoo_file.ZooModel:
 def test_every_set_of_parts_that_can_occur_is_combined_and_calibrated(
     fused: FusedDetector, small_zoo: Zoo
 ) -> None:
-    others = ALL[1:]
-    subsets = {("ulp", *s) for size in range(4) for s in combinations(others, size)}
+    always = {"ulp", "stamps"}
+    subsets = {s for size in range(6) for s in combinations(ALL, size) if always <= set(s)}
     assert set(fused.combinations) == subsets == set(fused.held_out_by_parts())
     clean = sum(not entry.backdoored for entry in small_zoo.split("train"))
     for parts, combination in fused.combinations.items():
@@ -144,7 +144,7 @@ def test_more_parts_are_asked_as_more_is_there(
         assert detector.held_out == held_out
         assert judgement.notes[0].startswith(f"fused from {', '.join(parts)}: held-out AUC ")
         assert f"on {held_out['n_clean']} clean" in judgement.notes[0]
-        assert len(judgement.notes) == 1 + 4 - len(parts)
+        assert len(judgement.notes) == 1 + len(ALL) - len(parts)
 
 
 def test_images_are_for_parts_that_are_asked(fused: FusedDetector) -> None:
@@ -162,7 +162,7 @@ def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
     fused: FusedDetector, model: zoo_file.ZooModel
 ) -> None:
     measurement = fused.measure(Blind(model))  # type: ignore[arg-type]
-    assert tuple(measurement.parts) == ("ulp",)
+    assert tuple(measurement.parts) == ("ulp", "stamps")
     judgement = fused.judge(measurement, fpr=0.2)
     alone = fused.combinations["ulp",].calibration
     assert judgement.p_value == alone.p_value(measurement.member_scores)
@@ -231,7 +231,7 @@ def test_a_file_holds_all_parts(fused: FusedDetector, model: zoo_file.ZooModel) 
 
 DAMAGE: dict[str, Callable[[dict[str, object]], object]] = {
     "part": lambda arrays: arrays.pop("ulp.patterns"),
-    "combination": lambda arrays: arrays.pop("ulp.combined.weights"),
+    "combination": lambda arrays: arrays.pop("ulp+stamps.combined.weights"),
 }
 
 
@@ -259,7 +259,7 @@ def test_parts_and_settings_must_be_known(small_zoo: Zoo) -> None:
 
 def test_defaults_name_the_settings_of_every_part() -> None:
     defaults = FusedDetector.defaults()
-    assert defaults["parts"] == "ulp+last_layer+max_margin+neural_cleanse"
+    assert defaults["parts"] == "ulp+last_layer+stamps+max_margin+neural_cleanse"
     assert defaults["num_patterns"] == DETECTORS["ulp"].defaults()["num_patterns"]
     assert (defaults["max_margin.models"], defaults["neural_cleanse.models"]) == (100, 40)
     assert defaults["neural_cleanse.steps"] == 200
@@ -290,7 +290,7 @@ def test_a_report_of_it_has_every_set_of_parts(fused: FusedDetector) -> None:
         ]
         assert len(rows) == 4
         assert all("--thorough --images" in row and "6 clean + 6" in row for row in rows)
-        assert any("ulp, max_margin " in line and " --thorough " in line for line in text)
+        assert any("ulp, stamps, max_margin " in line and " --thorough " in line for line in text)
 
 
 def test_an_exported_model_is_scanned_thoroughly(

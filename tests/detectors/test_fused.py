@@ -164,7 +164,7 @@ def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
     measurement = fused.measure(Blind(model))  # type: ignore[arg-type]
     assert tuple(measurement.parts) == ("ulp", "stamps")
     judgement = fused.judge(measurement, fpr=0.2)
-    alone = fused.combinations["ulp",].calibration
+    alone = fused.combinations["ulp", "stamps"].calibration
     assert judgement.p_value == alone.p_value(measurement.member_scores)
     assert any("without last_layer: no last layer here" in note for note in judgement.notes)
     again = Measurement.from_json(measurement.to_json())

@@ -64,7 +64,8 @@ def test_mean_and_deviation_are_of_the_training_pixels(tiny_dataset: ImageDatase
         (tiny_dataset.mean, pixels.mean(dim=1)),
         (tiny_dataset.std, pixels.std(dim=1, correction=0)),
     ):
-        assert (found.shape, found.dtype) == ((3,), np.float32)
+        assert found.shape == (3,)
+        assert found.dtype == np.dtype(np.float32)
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
 
 

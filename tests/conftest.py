@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from litmus.artifacts import encode_tensors, parse_tensors
+from litmus.cli import main
 from litmus.datasets import ImageDataset, Split, load_images
 from litmus.detectors.patterns import ULPDetector
+from litmus.errors import ZooError
 from litmus.models import InputSpec
 from litmus.zoo import Zoo, build_zoo
 from litmus.zoo.recipe import parse_recipe
@@ -170,6 +174,31 @@ def linked_folders(zoo: Zoo, root: Path) -> Folders:
     for file in filter(Path.is_file, zoo.path.iterdir()):
         (found.zoos / "small" / file.name).symlink_to(file)
     return found
+
+
+def relabelled_zoo(zoo: Zoo, folder: Path, *, twins: int, **spec: Any) -> Path:
+    """The zoo's first twins in another folder, with other things said in their specs."""
+    folder.mkdir()
+    (folder / "zoo.json").write_bytes((zoo.path / "zoo.json").read_bytes())
+    for entry in zoo.entries:
+        if entry.spec.twin < twins:
+            arrays, header = parse_tensors(entry.path.read_bytes(), entry.path, ZooError)
+            content = encode_tensors(arrays, {**header, "spec": {**header["spec"], **spec}})
+            (folder / entry.path.name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector_with_references(small_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `litmus fit` writes if told nothing else: with reference images."""
+    path = tmp_path_factory.mktemp("detectors") / "references.litmus"
+    command = ["fit", small_zoo.path, "-o", path, "--detector", "last_layer"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["litmus", *map(str, command)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+    assert not exit_.value.code
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from litmus.matching import (
     answer_features,
     assign,
     features_of,
+    most_by_chance,
     order_by_name,
     robust_answers,
     two_looks,
@@ -56,6 +57,15 @@ def test_names_that_are_the_same_say_the_order(
 ) -> None:
     found = order_by_name(names, wanted)
     assert (None if found is None else found.tolist()) == order
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10, 43])
+def test_random_answers_are_rarely_more_different(classes: int) -> None:
+    drawn = np.random.default_rng(0).integers(classes, size=(4000, classes))
+    counts = np.array([len(set(row)) for row in drawn.tolist()])
+    expected = counts.mean() + 2 * counts.std()
+    assert most_by_chance(classes) == pytest.approx(expected, rel=0.01)
+    assert (counts > most_by_chance(classes)).mean() < 0.05
 
 
 def test_names_sorted_as_text() -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "answer_features",
     "assign",
     "features_of",
+    "most_by_chance",
     "order_by_name",
     "robust_answers",
     "two_looks",
@@ -89,6 +90,18 @@ def _augment(
         previous = int(before[last])
         owner[last] = start if previous < 0 else owner[previous]
         last = previous
+
+
+def most_by_chance(classes: int) -> float:
+    """Return how many references are on their class where a network answers them at random.
+
+    There are as many references as classes. The best order puts as many on their class as there
+    are different answers: the occupancy problem (Feller 1968, chapter II). Two standard deviations
+    above the mean.
+    """
+    one, two = (1 - 1 / classes) ** classes, (1 - 2 / classes) ** classes
+    variance = classes * (classes - 1) * two + classes * one - (classes * one) ** 2
+    return float(classes * (1 - one) + 2 * np.sqrt(variance))
 
 
 def _log_odds(log_probs: LogProbs) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,17 @@ def test_a_split_is_indexed_by_position_or_mask() -> None:
     assert len(whole) == 4
     assert split([1, 0, 1]).of_class(1).tolist() == [0, 2]
     assert split([1, 0, 1]).of_class(7).tolist() == []
+
+
+def test_mean_and_deviation_are_of_the_training_pixels(tiny_dataset: ImageDataset) -> None:
+    pixels = tiny_dataset.train.images.transpose(0, 1).flatten(1).double() / 255
+    for found, expected in (
+        (tiny_dataset.mean, pixels.mean(dim=1)),
+        (tiny_dataset.std, pixels.std(dim=1, correction=0)),
+    ):
+        assert found.shape == (3,)
+        assert found.dtype == np.dtype(np.float32)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
 
 
 def test_images_are_decoded_once(cache: Path) -> None:

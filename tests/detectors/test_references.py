@@ -1,47 +1,45 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.other_classes import places
 from numpy.typing import NDArray
 from torch import nn
 
+from litmus.architectures.lenet import LeNet5
 from litmus.artifacts import parse_tensors
 from litmus.datasets import ImageDataset
-from litmus.detectors import Measurement, References, fit, load_detector
+from litmus.detectors import Measurement, References, load_detector
 from litmus.detectors.recognition import order_text
 from litmus.detectors.statistic import StatisticDetector
-from litmus.errors import DetectorError, UsageError
-from litmus.evaluation import evaluate_references
+from litmus.errors import DetectorError
 from litmus.evaluation.references import Disguise
-from litmus.fitting import ReferenceSettings
 from litmus.formats import zoo_file
 from litmus.formats.onnx_export import export_onnx
 from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.torch_model import TorchModel
 from litmus.models import Images, Model
-from litmus.reports.references import REFERENCE_REPORTS
 from litmus.scanning import Scored, scan
+from litmus.training import TrainingSpec, predict, train
 from litmus.zoo import Zoo
 
 OWN = np.arange(10)
 
 
 @pytest.fixture(scope="module")
-def detector(small_zoo: Zoo) -> StatisticDetector:
-    fitted = fit(small_zoo, "last_layer", references=True)
+def detector(detector_with_references: Path) -> StatisticDetector:
+    fitted = load_detector(detector_with_references)
     assert isinstance(fitted, StatisticDetector)
     return fitted
 
 
 @pytest.fixture(scope="module")
-def references(detector: StatisticDetector) -> References:
-    assert detector.references is not None
-    return detector.references
+def references(small_zoo: Zoo, digits: ImageDataset) -> References:
+    return References.fit(small_zoo, digits, steps=150, learning_rate=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +110,34 @@ def test_what_is_stated_is_kept(references: References, models: list[zoo_file.Zo
     assert kept.model.preprocessing.scale == 255.0  # type: ignore[attr-defined]
 
 
+def test_what_is_stated_may_leave_one_usual_input(
+    references: References, models: list[zoo_file.ZooModel]
+) -> None:
+    wants = references.candidates["-1 to 1"]
+    half = Preprocessing(mean=0.5, origin={"mean": "flags"})
+    found = references.recognise(disguised(models[0], wants, stated=half))
+    assert found.wants == "-1 to 1"
+    images = references.images[:3]
+    np.testing.assert_allclose(found.model(images), models[0](images), atol=1e-3)
+    fed = found.model.preprocessing  # type: ignore[attr-defined]
+    assert dict(fed.origin) == {
+        "mean": "flags", "scale": "reference images", "std": "reference images"
+    }  # fmt: skip
+
+
+def test_nothing_is_searched_for_where_all_was_said(
+    references: References, models: list[zoo_file.ZooModel]
+) -> None:
+    own = references.candidates["standardised as the data set"]
+    whole = replace(own, origin=dict.fromkeys(("scale", "mean", "std"), "flags"))
+    found = references.recognise(disguised(models[0], own, stated=whole))
+    assert found.wants is None
+    assert found.notes == ()
+    np.testing.assert_allclose(
+        found.model(references.images), models[0](references.images), atol=1e-3
+    )
+
+
 class Named:
     """A model that names its classes."""
 
@@ -146,9 +172,9 @@ def test_an_order_sorted_as_text_is_told() -> None:
 class Untrained(nn.Module):
     """Answers that follow no digit."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(784, 10, generator=generator))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -170,6 +196,32 @@ def test_a_model_for_other_classes_is_out_of_scope() -> None:
     assert found.out_of_scope in judgement.notes
 
 
+def test_an_order_that_random_answers_might_have_is_not_believed() -> None:
+    detector = load_detector("digits")
+    assert detector.references is not None
+    # However low the bar: some references of a sure network are on classes of their own by chance.
+    lenient = replace(detector.references, floor=0.2, searched_floor=0.2)
+    for seed in range(10):
+        model = TorchModel(Untrained(seed), detector.input_spec)
+        assert lenient.recognise(model).order == tuple(OWN)
+
+
+def test_a_network_trained_for_other_classes_is_out_of_scope(digits: ImageDataset) -> None:
+    # Which of ten places the shrunk image is at: it sees digits, and tells nothing of them.
+    placed = places(digits.train, digits.input_spec, 1000)
+    module = LeNet5().build(digits.input_spec, seed=0)
+    train(module, placed, TrainingSpec(epochs=4, batch_size=32, peak_learning_rate=0.003), seed=0)
+    accuracy = (predict(module, placed.images) == placed.labels).float().mean()
+    assert accuracy > 0.9
+    detector = load_detector("digits")
+    assert detector.references is not None
+    for stated in (None, Preprocessing()):
+        model = TorchModel(module, digits.input_spec, preprocessing=stated)
+        assert "not for the detector's classes" in detector.references.recognise(model).out_of_scope
+        judgement = detector.examine(model)
+        assert judgement.verdict == "inconclusive"
+
+
 def test_a_file_keeps_them(detector: StatisticDetector, tmp_path: Path) -> None:
     path = tmp_path / "with.litmus"
     path.write_bytes(detector.to_bytes())
@@ -188,6 +240,12 @@ def test_a_file_with_references_of_another_shape_is_refused(detector: StatisticD
     broken = {**arrays, "references.images": arrays["references.images"][:7]}
     with pytest.raises(DetectorError, match="reference images of another shape"):
         type(detector).from_file(broken, header)
+    for searched in (np.array([3, 10]), np.array([0.5]), np.empty(0, dtype=np.int64)):
+        with pytest.raises(DetectorError, match=r"of no class|of the wrong kind"):
+            type(detector).from_file({**arrays, "references.searched": searched}, header)
+    nameless = {**header, "references": {**header["references"], "class_names": ["0"]}}
+    with pytest.raises(DetectorError, match=r"a name a class \(expected 10, got 1\)"):
+        type(detector).from_file(arrays, nameless)
     missing = {name: array for name, array in arrays.items() if name != "references.mean"}
     with pytest.raises(DetectorError, match=r"malformed header.*references.mean"):
         type(detector).from_file(missing, header)
@@ -213,48 +271,18 @@ def test_a_scan_finds_out_what_no_flag_says(
     export_onnx(Bytes(models[0].torch_module()), spec, path)
     other = tmp_path / "other.onnx"
     export_onnx(Untrained(), spec, other)
-    flags = Preprocessing.from_options(scale=255.0)
-    (found, nothing), (declared,) = (
-        list(scan([path, other], detector="digits")),
-        list(scan([path], detector="digits", preprocessing=flags)),
-    )
+    stated = tmp_path / "stated.onnx"
+    stated.write_bytes(path.read_bytes())
+    (tmp_path / "stated.litmus.toml").write_text("scale = 255.0\n")
+    found, nothing, declared = scan([path, other, stated], detector="digits")
     assert isinstance(found, Scored)
     assert isinstance(declared, Scored)
     assert isinstance(nothing, Scored)
     assert found.score == pytest.approx(declared.score, abs=1e-4)
     assert any("the model wants its input 0 to 255" in note for note in found.notes)
     assert any(note.startswith("from reference images: scale 255") for note in found.notes)
+    assert declared.verdict == found.verdict != "inconclusive"
+    assert "from stated.litmus.toml: scale 255" in declared.notes
+    assert not any("the model wants" in note for note in declared.notes)
     assert nothing.verdict == "inconclusive"
     assert any("not for the detector's classes" in note for note in nothing.notes)
-
-
-def test_settings_are_checked() -> None:
-    for wrong in ({"steps": 0}, {"dropout": 1.0}, {"fading": -0.1}, {"batch_models": 0}):
-        with pytest.raises(UsageError, match="is impossible"):
-            ReferenceSettings(**wrong)
-
-
-def test_they_are_evaluated_on_groups_that_they_never_saw(
-    small_zoo: Zoo, digits: ImageDataset
-) -> None:
-    # Each model is a training model here: twelve twins are too few without a fifth of them.
-    entries = tuple(replace(e, spec=replace(e.spec, split="train")) for e in small_zoo.entries)
-    whole = replace(small_zoo, entries=entries)
-    result = evaluate_references(whole, steps=60)
-    assert {m.group for m in result.models} == {f"fold {i}" for i in range(1, 6)}
-    assert {m.entry.id for m in result.models} == {e.id for e in whole.split("train")}
-    share = result.share("found")
-    assert share is not None
-    assert 0.3 < share <= 1
-    assert result.share("found", architecture="none") is None
-    reports = {
-        name: report(result, {"command": "litmus evaluate zoo --references"})
-        for name, report in REFERENCE_REPORTS.items()
-    }
-    content = json.loads(reports["json"])
-    assert len(content["rows"]) == 1 + 4 + 1  # all, inputs, architectures
-    assert content["rows"][0]["found"] == pytest.approx(share)
-    assert sum(sum(row.values()) for row in content["found"].values()) == len(result.models)
-    assert "the model wants" in reports["text"]
-    assert "| the model wants |" in reports["markdown"]
-    assert "`litmus evaluate zoo --references`" in reports["markdown"]

@@ -45,6 +45,27 @@ def test_a_model_is_what_its_graph_says(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", [(), ("Softmax", "Abs")])
+def test_a_model_fed_otherwise_is_as_if_loaded_so(tmp_path: Path, ending: tuple[str, ...]) -> None:
+    options = {"scale": 255.0, "mean": [1.0, 2.0, 3.0], "channels": "bgr"}
+    expected = loaded(classifier(ending=ending), tmp_path, **options)
+    model = loaded(classifier(ending=ending), tmp_path)
+    for _ in range(2):  # whether or not it has been asked yet
+        other = model.with_preprocessing(Preprocessing.from_table(options, ""))
+        close(other(IMAGES), expected(IMAGES))
+        assert (other.outputs, other.preprocessing) == (expected.outputs, expected.preprocessing)
+        assert other.notes == expected.notes
+        model(IMAGES)
+    assert model.preprocessing == Preprocessing()
+    assert model.notes[0] == "assumed: scale 1, mean 0, std 1, channels rgb"
+    with pytest.raises(ModelError, match="mean does not fit"):
+        model.with_preprocessing(Preprocessing(mean=(0.1, 0.2)))
+
+
+def test_an_input_of_bytes_leaves_nothing_to_find_out(tmp_path: Path) -> None:
+    assert loaded(classifier(dtype=TensorProto.UINT8), tmp_path).preprocessing is None
+
+
 @pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 17, 21])
 @pytest.mark.parametrize(
     "ending",

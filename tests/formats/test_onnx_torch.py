@@ -392,6 +392,12 @@ def test_preprocessing_is_inside(tmp_path: Path) -> None:
     path = save(classifier(spec=SPEC), tmp_path / "m.onnx")
     stated = Preprocessing(scale=255.0, mean=(100.0, 110.0, 120.0), std=50.0, channels="bgr")
     is_the_same(onnx_file.load(path, stated))
+    model = onnx_file.load(path)
+    before = model.torch_module()
+    fed_otherwise = model.with_preprocessing(stated)
+    is_the_same(fed_otherwise)
+    assert fed_otherwise.torch_module() is not before
+    assert model.torch_module() is before
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.UINT8, TensorProto.FLOAT16, TensorProto.DOUBLE])

@@ -284,7 +284,9 @@ def fit(
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
     opened = Zoo.open(zoo)
-    chosen |= images_to_fit(DETECTORS[detector], opened, data)
+    # Otherwise the images are for the references alone.
+    if DETECTORS[detector].takes_images or not references:
+        chosen |= images_to_fit(DETECTORS[detector], opened, data)
     shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
     if curve and not shares:
         raise UsageError(

@@ -99,8 +99,8 @@ def evaluate(
     if references == bool(detector) or (others and not references):
         raise UsageError("expected either --detector or --references, and --others with the latter")
     if references:
-        if leave_out is not None or roc is not None or only is not None:
-            raise UsageError("--references leaves groups out by itself, and draws nothing")
+        if leave_out or only or roc or breakdown or thorough:
+            raise UsageError("--references leaves groups out by itself, draws and scans nothing")
         deliver(_references(zoo, others or [], settings or [], seed, data, format_), output)
         return
     assert detector is not None
@@ -220,9 +220,7 @@ def _references(
 
     chosen = parse_settings(asdict(ReferenceSettings()), pairs)
     zoo = Zoo.open(folder)
-    files = [
-        f for path in others for f in (sorted(path.glob("*.onnx")) if path.is_dir() else [path])
-    ]
+    files = [file for path in others for file in _onnx_files(path)]
     with bar("leaving out") as progress:
         result = evaluate_references(
             zoo,
@@ -233,6 +231,13 @@ def _references(
             **chosen,
         )
     return REFERENCE_REPORTS[format_](result, _provenance(zoo, chosen, seed))
+
+
+def _onnx_files(path: Path) -> list[Path]:
+    found = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+    if not found:
+        raise UsageError("no ONNX files in the folder", got=path, where="--others")
+    return found
 
 
 def _provenance(zoo: Zoo, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,14 @@ class ImageDataset:
     @property
     def mean(self) -> NDArray[np.float32]:
         """The mean of each channel over all pixels of the training images, in [0, 1] (c,)."""
-        return self._moments()[0]
+        return self._moments[0]
 
     @property
     def std(self) -> NDArray[np.float32]:
         """The standard deviation of each channel over all pixels, in [0, 1] (c,)."""
-        return self._moments()[1]
+        return self._moments[1]
 
+    @cached_property
     def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         levels = np.arange(256) / 255
         found = []

@@ -29,6 +29,7 @@ from litmus.matching import (
     FEATURE_NAMES,
     assign,
     features_of,
+    most_by_chance,
     order_by_name,
     robust_answers,
     two_looks,
@@ -80,8 +81,9 @@ class References:
     `background`, `mean` and `std` (c,) are those of the data set's images, `class_names` its
     classes. Inputs are searched for with the references of the classes `searched` (s,), s <= k. A
     model fits where the references' mean probability of their class is at least `floor`, or
-    `searched_floor` where its classes had to be put into another order. `facts` tell how all this
-    was learned and how well it does.
+    `searched_floor` where its classes had to be put into another order; then more of them must be
+    on their class than the best order of random answers would have. `facts` tell how all this was
+    learned and how well it does.
     """
 
     images: Images
@@ -139,27 +141,34 @@ class References:
     def _ways(self, model: Model) -> Iterator[Way]:
         """Yield the model as it is fed, or in the ways that may be, the likeliest first."""
         stated: Preprocessing | None = getattr(model, "preprocessing", None)
-        if stated is None or not (allowed := self._allowed(stated)):
+        feeds = {} if stated is None else self._feeds(stated)
+        if stated is None or all(fed == stated for fed in feeds.values()):
             yield Way(model)
             return
         feed: Callable[[Preprocessing], Model] = model.with_preprocessing  # type: ignore[attr-defined]
         looks = two_looks(self.images[self.searched], self.background)
         batches = [candidate.apply(looks) for candidate in self.candidates.values()]
         features = features_of(feed(replace(stated, **_INPUT_DEFAULTS)), batches)
-        odds = self.choice.log_odds(features)[allowed]
+        names, positions = list(feeds), [list(self.candidates).index(name) for name in feeds]
+        odds = self.choice.log_odds(features)[positions]
         shares = np.exp(odds - odds.max()) / np.exp(odds - odds.max()).sum()
         order = np.argsort(-shares, kind="stable").tolist()
         if shares[order[0]] < _ODDS * shares[0]:
             order = [0, *(i for i in order if i)]  # 0 to 1, if that may be
+        for i in order:
+            yield Way(feed(feeds[names[i]]), wants=names[i], probability=float(shares[i]))
+
+    def _feeds(self, stated: Preprocessing) -> dict[str, Preprocessing]:
+        """Return the usual inputs that have what is stated, by name, with all else as stated."""
         found = [key for key in INPUT_KEYS if key not in stated.origin]
         if len(self.mean) != 3:
             found = [key for key in found if key != "channels"]
         origin = {**stated.origin, **dict.fromkeys(found, _ORIGIN)}
-        for i in order:
-            name, candidate = list(self.candidates.items())[allowed[i]]
-            settled = {key: getattr(candidate, key) for key in found}
-            fed = feed(replace(stated, **settled, origin=origin))
-            yield Way(fed, wants=name, probability=float(shares[i]))
+        return {
+            name: replace(stated, **{key: getattr(usual, key) for key in found}, origin=origin)
+            for name, usual in self.candidates.items()
+            if agrees(usual, stated)
+        }
 
     def _read(self, model: Model) -> Reading:
         answers = robust_answers(model, self.images)
@@ -183,11 +192,6 @@ class References:
             notes=("; ".join([reading.says, *found]),) if found else (),
         )
 
-    def _allowed(self, stated: Preprocessing) -> list[int]:
-        """Return the positions of the candidates that have what is stated; none if it is one."""
-        allowed = [i for i, c in enumerate(self.candidates.values()) if agrees(c, stated)]
-        return allowed if len(allowed) > 1 else []
-
     def _order(self, answers: LogProbs, names: Sequence[str]) -> tuple[NDArray[np.int64], Order]:
         """Return the output for each class, and whence it is known."""
         own = np.arange(len(answers))
@@ -197,7 +201,9 @@ class References:
         found = assign(answers)
         clearly = max(_CLASSES / len(own), _SHARE)
         needed = max(self.searched_floor, agreement(answers, own) + clearly)
-        return (found, "searched") if agreement(answers, found) >= needed else (own, "known")
+        on_class = int((answers.argmax(axis=1) == found).sum())
+        told = on_class > most_by_chance(len(own)) and agreement(answers, found) >= needed
+        return (found, "searched") if told else (own, "known")
 
     def _unfit(self, model: Model, reading: Reading) -> Recognition:
         """Leave the model as it came, but for an order that its class names state."""
@@ -253,19 +259,31 @@ class References:
 
     def _check(self, spec: InputSpec) -> None:
         count, f = len(self.candidates), len(FEATURE_NAMES) * len(self.candidates)
+        k, arrays = spec.num_classes, self.arrays()
         wanted = {
-            "images": (spec.num_classes, *spec.image_shape),
+            "images": (k, *spec.image_shape),
             **dict.fromkeys(("background", "mean", "std"), (spec.channels,)),
             **dict.fromkeys(("choice.mean", "choice.std"), (2 * f,)),
             "choice.weight": (count, 2 * f),
             "choice.bias": (count,),
         }
-        shapes = {name: self.arrays()[f"{_PREFIX}{name}"].shape for name in wanted}
-        if shapes != wanted or len(self.class_names) != spec.num_classes:
+        for name, shape in wanted.items():
+            if (found := arrays[f"{_PREFIX}{name}"].shape) != shape:
+                raise DetectorError(
+                    f"reference images of another shape than the header says: {name}",
+                    expected=shape,
+                    got=found,
+                )
+        if len(self.class_names) != k:
             raise DetectorError(
-                "reference images of another shape than the header says",
-                expected=wanted,
-                got=shapes,
+                "reference images need a name a class", expected=k, got=len(self.class_names)
+            )
+        searched = self.searched
+        if searched.dtype != np.int64 or searched.ndim != 1 or not 0 < len(searched) <= k:
+            raise DetectorError("searched classes of the wrong kind", got=searched.shape)
+        if not (0 <= searched.min() <= searched.max() < k):
+            raise DetectorError(
+                "reference images of no class", expected=f"0 to {k - 1}", got=searched.tolist()
             )
 
 

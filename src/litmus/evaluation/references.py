@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.references import References
-from litmus.fitting import FOLDS, assign_folds
+from litmus.errors import ModelError, UsageError
+from litmus.fitting import FOLDS, reference_folds
 from litmus.formats import onnx_file, zoo_file
 from litmus.formats.preprocessing import Preprocessing
-from litmus.formats.torch_model import TorchModel
 from litmus.models import Images, InputSpec, Model, Outputs
 from litmus.seeds import derive_seed
 from litmus.zoo import Zoo, ZooEntry
@@ -70,8 +70,8 @@ class RecognisedModel:
     """A disguised model, and what was found of it.
 
     `found` is the name of the input that was found, None where nothing fits. `reordered` says
-    whether its classes stood in another order than the zoo's, `order_found` whether that is known
-    now. `agreement` is the references' mean probability of their class.
+    whether its classes stood in another order than the zoo's, `order_found` whether the one that it
+    has is known now.
     """
 
     entry: ZooEntry
@@ -80,7 +80,6 @@ class RecognisedModel:
     found: str | None
     reordered: bool
     order_found: bool
-    agreement: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,22 +131,23 @@ def evaluate_references(
 
     Groups are folds of families of architectures, where a zoo has five, otherwise of twins. Every
     model is disguised as one of several inputs, half of the time with its classes in an order of
-    its own. `others` are files of models for other classes; `settings` those of the fit. The test
-    split is not touched. Raises DataError, ZooError, ModelError as the fit and the files may.
+    its own. `others` are ONNX files of models for other classes; `settings` those of the fit. The
+    test split is not touched. Raises DataError, ZooError, ModelError as the fit and the files may,
+    UsageError where two of the files have the same name.
     """
     dataset, groups = zoo.load_dataset(data=data), _groups(zoo, seed)
+    foreign = _load_others(others, zoo.input_spec)
     models: list[RecognisedModel] = []
     floors: dict[str, float] = {}
     inputs: Mapping[str, Preprocessing] = {}
-    refusals: dict[str, list[bool]] = {path.name: [] for path in others}
+    refusals: dict[str, list[bool]] = {name: [] for name in foreign}
     for done, (name, entries) in enumerate(groups.items()):
         on_group(name, done, len(groups))
         references = References.fit(zoo.without(entries), dataset, seed=seed, **settings)
         floors[name], inputs = references.floor, references.candidates
         models += [m for entry in entries for m in _recognised(references, entry, name, seed)]
-        for path in others:
-            other = onnx_file.load(path, expected=zoo.input_spec)
-            refusals[path.name].append(bool(references.recognise(other).out_of_scope))
+        for other, model in foreign.items():
+            refusals[other].append(bool(references.recognise(model).out_of_scope))
     return ReferenceEvaluation(
         dataset=dataset.name,
         models=tuple(models),
@@ -160,6 +160,23 @@ def evaluate_references(
     )
 
 
+def _load_others(files: Sequence[Path], spec: InputSpec) -> dict[str, Model]:
+    found: dict[str, Model] = {}
+    for path in files:
+        if path.name in found:
+            raise UsageError("two models have the same name", got=path.name, where="--others")
+        model = onnx_file.load(path, Preprocessing.for_model(path, {}), expected=spec)
+        if model.input_spec != spec:
+            raise ModelError(
+                "the model is of another shape than the zoo's",
+                expected=str(spec),
+                got=str(model.input_spec),
+                where=path,
+            )
+        found[path.name] = model
+    return found
+
+
 def _has(model: RecognisedModel, name: str, value: object) -> bool:
     owner = model.entry if name in ("backdoored", "architecture") else model
     return bool(getattr(owner, name) == value)
@@ -167,8 +184,7 @@ def _has(model: RecognisedModel, name: str, value: object) -> bool:
 
 def _groups(zoo: Zoo, seed: int) -> dict[str, tuple[ZooEntry, ...]]:
     entries = zoo.split("train")
-    by = "architecture" if len({entry.architecture for entry in entries}) >= FOLDS else "twin"
-    assigned, _ = assign_folds(entries, seed, by=by)
+    assigned, by = reference_folds(entries, seed)
     groups = {}
     for fold in range(FOLDS):
         members = tuple(e for e, f in zip(entries, assigned, strict=True) if f == fold)
@@ -181,7 +197,7 @@ def _recognised(
     references: References, entry: ZooEntry, group: str, seed: int
 ) -> Iterator[RecognisedModel]:
     random = np.random.default_rng(derive_seed(seed, "disguises", entry.id))
-    model = TorchModel(zoo_file.load(entry.path).torch_module(), entry.spec.input_spec)
+    model = zoo_file.load(entry.path)
     candidates = references.candidates
     for i, wants in enumerate(random.permutation(list(candidates))[:_WANTS].tolist()):
         own = np.arange(entry.spec.input_spec.num_classes)
@@ -194,7 +210,6 @@ def _recognised(
             found=None if found.out_of_scope else found.wants,
             reordered=bool(i % 2),
             order_found=found.order == tuple(np.argsort(order).tolist()),
-            agreement=found.agreement or 0.0,
         )
 
 

@@ -14,7 +14,7 @@ from litmus.fitting.ensemble import (
 from litmus.fitting.heads import FittedHead, fit_heads, stack
 from litmus.fitting.population import Population
 from litmus.fitting.recogniser import FittedReferences, fit_references
-from litmus.fitting.references import ReferenceSettings, learn_references
+from litmus.fitting.references import ReferenceSettings, learn_references, reference_folds
 from litmus.fitting.scope import describe_scope, held_out_auc
 from litmus.fitting.settings import PatternSettings
 
@@ -35,6 +35,7 @@ __all__ = [
     "fit_references",
     "held_out_auc",
     "learn_references",
+    "reference_folds",
     "seen_models",
     "stack",
 ]

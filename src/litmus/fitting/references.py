@@ -19,7 +19,7 @@ from litmus.models import Images, InputSpec
 from litmus.seeds import torch_generator
 from litmus.zoo import ZooEntry
 
-__all__ = ["ReferenceSettings", "learn_references", "unseen_by_references"]
+__all__ = ["ReferenceSettings", "learn_references", "reference_folds"]
 
 _LEVELS: Final = 255
 """Reference images are pictures of 8 bits: small files, and exact for a network that eats bytes."""
@@ -62,17 +62,15 @@ class ReferenceSettings:
                 )
 
 
-def unseen_by_references(entries: Sequence[ZooEntry], seed: int) -> NDArray[np.bool_]:
-    """Return which models reference images are not learned on, so that they can be judged by them.
+def reference_folds(entries: Sequence[ZooEntry], seed: int) -> tuple[NDArray[np.int64], str]:
+    """Return each model's fold of five, and of what: architectures where there are five, or twins.
 
-    One fold of five: of families of architectures where there are five, otherwise of twins.
+    Raises ZooError where there are too few models.
     """
     families = {entry.architecture for entry in entries}
     by = "architecture" if len(families) >= FOLDS else "twin"
     assigned, _ = assign_folds(entries, seed, by=by)
-    # The last fold has the fewest models of the largest families.
-    unseen: NDArray[np.bool_] = assigned == FOLDS - 1
-    return unseen
+    return assigned, by
 
 
 def learn_references(

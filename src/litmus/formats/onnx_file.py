@@ -126,6 +126,7 @@ class OnnxModel:
         preprocessing.check(self.input_spec.channels, self._path)
         other = copy.copy(self)
         other._image_input = replace(before, preprocessing=preprocessing)
+        other._module = None  # it would hold the other preprocessing
         other.notes = [*other._image_input.notes, *self.notes[len(before.notes) :]]
         return other
 

@@ -200,12 +200,23 @@ def _details(each: Described) -> dict[str, str]:
             for kind, own in kinds.items()
         },
         "folds": f"of {scope['folds']}s" if "folds" in scope else "",
+        "reference images": _references(detector),
         "seed": str(scope.get("seed", "")),
         "made with": ", ".join(
             f"{label} {scope[key]}" for key, label in _VERSIONS.items() if key in scope
         ),
         "SHA-256": each.sha256,
     }
+
+
+def _references(detector: Detector) -> str:
+    if detector.references is None:
+        return "none: what is not stated of a model is assumed"
+    facts = detector.references.facts
+    return (
+        f"learned on {facts['num_models']} clean models; {facts['num_unseen']} others, clean and "
+        f"backdoored, give them their class with a mean probability of {facts['agreement']:.2f}"
+    )
 
 
 def _commands(each: Described) -> str:
@@ -239,6 +250,7 @@ def _as_json(each: Described) -> dict[str, Any]:
             "+".join(parts): dict(held_out)
             for parts, held_out in detector.held_out_by_parts().items()
         },
+        "references": None if detector.references is None else dict(detector.references.facts),
         "n_calibration": len(detector.calibration.scores),
         "smallest_p_value": detector.calibration.smallest_p_value,
         "command": fit_command(detector, each.name),

@@ -31,7 +31,7 @@ def references_markdown(result: ReferenceEvaluation, provenance: Mapping[str, An
 
 
 def references_json(result: ReferenceEvaluation, provenance: Mapping[str, Any]) -> str:
-    """Return provenance, a row an input and an architecture, and every model as JSON."""
+    """Return provenance, and as rows the whole, each input and each architecture, as JSON."""
     rows = [{"wants": name, **_shares(result, wants=name)} for name in result.alike]
     rows += [
         {"architecture": name, **_shares(result, architecture=name)} for name in _families(result)

@@ -20,7 +20,7 @@ from litmus.errors import DetectorError, MissingExtraError, UsageError
 from litmus.formats import onnx_file
 from litmus.models import InputSpec
 from litmus.scanning import Failed, Limits, ScanResult, Scored, scan
-from litmus.scanning.child import score_file
+from litmus.scanning.child import OPTIONS, score_file
 from tests.conftest import children_running
 from tests.formats.onnx_models import classifier, detector, endless, fused_detector, save
 
@@ -115,7 +115,7 @@ def test_with_images_all_parts_are_asked(tmp_path: Path, fused: Path, folder: Pa
 
 
 def answer(path: Path, own: Detector, *, thorough: bool) -> Mapping[str, Any]:
-    request = {"path": str(path), "format": "onnx", "preprocessing": {}, "thorough": thorough}
+    request = {**OPTIONS, "path": str(path), "format": "onnx", "thorough": thorough}
     return score_file(request, {"own": own})
 
 

@@ -123,7 +123,6 @@ def test_fit_evaluate_export_and_scan(
         (("--set", "models=2"), "num_patterns=10"),
         (("--set", "epochs=2.5"), "a whole number"),
         (("--set", "epochs"), "unknown setting"),
-        (("--data", tmp_path, "--no-references"), "--data is not for this detector"),
     ):
         mixed = run("fit", small_zoo.path, "-o", inverting, *options)
         assert mixed.code == 4

@@ -88,13 +88,47 @@ def test_a_fit_learns_them_unless_told_not_to(
     assert "none: what is not stated of a model is assumed" in told[1]
 
 
-def test_a_fit_without_images_says_what_to_do(run: Run, small_zoo: Zoo, tmp_path: Path) -> None:
+def test_a_fit_without_images_says_what_to_do(
+    run: Run, small_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = {**small_zoo.entries[0].spec.dataset, "name": "mnist"}
     zoo = relabelled_zoo(small_zoo, tmp_path / "zoo", twins=12, dataset=other)
     (tmp_path / "empty").mkdir()
-    command = ("fit", zoo, "-o", tmp_path / "d.litmus", "--data", tmp_path / "empty")
-    outcome = run(*command, "--detector", "last_layer")
+    command = ("fit", zoo, "-o", tmp_path / "d.litmus", "--detector", "last_layer")
+    named = run(*command, "--no-references", "--data", tmp_path / "empty")
+    assert (named.code, "data set 'mnist' not found" in named.err) == (2, True)
+    monkeypatch.setenv("LITMUS_DATA", str(tmp_path / "empty"))
+    outcome = run(*command)
     assert outcome.code == 2
     assert "reference images need the zoo's data set" in outcome.err
     assert "--no-references" in outcome.err
     assert not (tmp_path / "d.litmus").exists()
+
+
+def test_a_fit_takes_images_from_where_it_is_told_alone(
+    run: Run, small_zoo: Zoo, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for label in range(10):
+        (tmp_path / "own" / str(label)).mkdir(parents=True)
+        for i in range(5):
+            picture = Image.new("L", (28, 28), 20 * label + i)
+            picture.save(tmp_path / "own" / str(label) / f"{i}.png")
+    own = {"name": "folder", "image_size": 28, "channels": 1}
+    zoo = relabelled_zoo(small_zoo, tmp_path / "zoo", twins=20, dataset=own)
+    for detector, settings in {
+        "stamps": ("--set", "steps=2"),
+        "ulp": ("--set", "start=background", "--set", "epochs=1"),
+    }.items():
+        fit = ("fit", zoo, "-o", tmp_path / "d.litmus", "--detector", detector, *settings)
+        quick = ("--set", "members=2", "--no-references", "--no-learning-curve")
+        outcome = run(*fit, *quick, "--data", tmp_path / "own")
+        assert outcome.code == 0, outcome.err
+        assert run(*fit, *quick).code == 2
+
+
+def test_digits_come_from_no_folder(run: Run, small_zoo: Zoo, tmp_path: Path) -> None:
+    outcome = run("fit", small_zoo.path, "-o", tmp_path / "d.litmus", "--data", tmp_path)
+    assert outcome.code == 2
+    assert "digits come with scikit-learn" in outcome.err

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import machine_facts, write_atomically
-from litmus.cli.options import NominalRate, ZooFolder, choice, given_command
+from litmus.cli.options import Data, NominalRate, ZooFolder, choice, given_command, open_zoo
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -40,6 +40,7 @@ def compare(
         str, typer.Option("-f", "--format", help="What is printed: text, json or markdown.")
     ] = "text",
     seed: Annotated[int, typer.Option(help="Seed of fits and bootstrap.")] = 0,
+    data: Data = None,
 ) -> None:
     """Compare variants of detectors by leaving groups of a zoo's training models out.
 
@@ -51,13 +52,12 @@ def compare(
     import litmus
     from litmus.evaluation import load_plan
     from litmus.reports.variants import VARIANT_REPORTS
-    from litmus.zoo import Zoo
 
     choice("--format", format_, tuple(VARIANT_REPORTS))
     if output.suffix != ".json":
         raise UsageError("not a JSON file's name", expected="FILE.json", got=output, where="-o")
     chosen = load_plan(plan)
-    opened = Zoo.open(zoo).first(scale)
+    opened = open_zoo(zoo, data).first(scale)
     known = _known(output)
     provenance = {
         "command": given_command(),

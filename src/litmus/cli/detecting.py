@@ -14,12 +14,14 @@ import typer
 from litmus.artifacts import sha256_of, write_atomically
 from litmus.cli.completion import detector_names, fail_on_names, report_names
 from litmus.cli.options import (
+    Data,
+    ReportFile,
     ZooFolder,
     choice,
     deliver,
     for_file,
-    images_to_fit,
     numbers,
+    open_zoo,
     parse_settings,
     report_files,
     scan_context,
@@ -55,9 +57,7 @@ def scan(
             autocompletion=report_names,
         ),
     ] = "text",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
-    ] = None,
+    output: ReportFile = None,
     scale: Annotated[
         float | None, typer.Option(help="255 for models that eat raw bytes (default: 1).")
     ] = None,
@@ -191,9 +191,7 @@ def detectors(
         ),
     ] = None,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
-    ] = None,
+    output: ReportFile = None,
     kinds: Annotated[
         bool,
         typer.Option("--kinds", help="List what `litmus fit --detector` takes, with settings."),
@@ -245,12 +243,7 @@ def fit(
         bool, typer.Option(help="Learn reference images: see the README on scanning.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The zoo's images, for references and detectors that need some."
-        ),
-    ] = None,
+    data: Data = None,
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
@@ -272,7 +265,6 @@ def fit(
     from litmus.detectors.patterns import PatternDetector
     from litmus.evaluation import learning_shares
     from litmus.reports.detectors import fitted_text
-    from litmus.zoo import Zoo
 
     choice("--detector", detector, tuple(DETECTORS))
     defaults = DETECTORS[detector].defaults()
@@ -283,10 +275,7 @@ def fit(
     if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
-    opened = Zoo.open(zoo)
-    # Otherwise the images are for the references alone.
-    if DETECTORS[detector].takes_images or not references:
-        chosen |= images_to_fit(DETECTORS[detector], opened, data)
+    opened = open_zoo(zoo, data)
     shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
     if curve and not shares:
         raise UsageError(
@@ -300,7 +289,6 @@ def fit(
             opened,
             detector,
             references=references,
-            data=data,
             seed=seed,
             on_progress=fit_progress(progress),
             on_references=partial(progress, note="reference images"),

@@ -19,6 +19,7 @@ from litmus.cli.options import (
     given_command,
     label,
     load_by_label,
+    open_zoo,
     parse_settings,
 )
 from litmus.cli.progress import bar
@@ -83,7 +84,6 @@ def evade(
     from litmus.evaluation import check_detectors
     from litmus.evasion import EvasionSettings, check_apart, make_plan, read_tuned, study
     from litmus.reports.evasion import evasion_files, evasion_text
-    from litmus.zoo import Zoo
 
     names = [detector, *(other or [])]
     detectors = load_by_label(names)
@@ -91,7 +91,7 @@ def evade(
         raise UsageError("the refitted detector has this name", got=_REFITTED, where="--other")
     chosen = EvasionSettings(**parse_settings(vars(EvasionSettings()), settings or []))
     plan = make_plan(
-        Zoo.open(zoo),
+        open_zoo(zoo, data),
         find_detector(detector),
         tuned or zoo.resolve().with_name(f"{zoo.resolve().name}-fine-tuned"),
         models=models,
@@ -100,10 +100,10 @@ def evade(
         seed=seed,
     )
     check_detectors(plan.zoo, detectors, fpr)  # before the work, not after
-    fitted_on = None if refit is None else Zoo.open(refit)
+    fitted_on = None if refit is None else open_zoo(refit, data)
     if fitted_on is not None:
         check_apart(fitted_on, plan)
-    _tune(plan, workers or os.cpu_count() or 1, data)
+    _tune(plan, workers or os.cpu_count() or 1)
     made = read_tuned(plan)
     if fitted_on is not None:
         detectors[_REFITTED] = _refit(plan, label(detector, names), detectors, made, fitted_on)
@@ -123,10 +123,10 @@ def evade(
     typer.echo(f"wrote {' and '.join(str(output / name) for name in files)}")
 
 
-def _tune(plan: Plan, workers: int, data: Path | None) -> None:
+def _tune(plan: Plan, workers: int) -> None:
     from litmus.evasion import tune
 
-    events = tune(plan, workers=workers, data=data)
+    events = tune(plan, workers=workers)
     with bar("fine-tuning models") as progress, contextlib.closing(events):
         try:
             for event in events:

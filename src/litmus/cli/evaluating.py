@@ -11,13 +11,15 @@ import typer
 
 from litmus.artifacts import machine_facts, write_atomically
 from litmus.cli.options import (
+    Data,
     NominalRate,
+    ReportFile,
     ZooFolder,
     choice,
     deliver,
     given_command,
-    images_to_fit,
     load_by_label,
+    open_zoo,
     parse_settings,
 )
 from litmus.cli.progress import bar
@@ -67,9 +69,7 @@ def evaluate(
     format_: Annotated[
         str, typer.Option("-f", "--format", help="text, json or markdown.")
     ] = "text",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
-    ] = None,
+    output: ReportFile = None,
     roc: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the ROC curves.")
     ] = None,
@@ -78,10 +78,7 @@ def evaluate(
         typer.Option(metavar="FILE.svg", help="Draw the AUC by trigger size, poison ratio, ..."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of fits.")] = 0,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Local images, for detectors that need clean ones."),
-    ] = None,
+    data: Data = None,
     thorough: Annotated[
         bool,
         typer.Option("--thorough", help="fused: ask the parts that need gradients or images, too."),
@@ -140,18 +137,15 @@ def _unseen(
 ) -> str:
     from litmus.evaluation import evaluate as run
     from litmus.reports.evaluation import EVALUATION_REPORTS, breakdown_svg
-    from litmus.zoo import Zoo
 
     loaded = load_by_label(names)
-    zoo = Zoo.open(folder)
-    images = None if data is None else zoo.load_dataset(data=data).test
+    zoo = open_zoo(folder, data)
     with bar("scoring models") as progress:
         evaluation = run(
             zoo,
             loaded,
             fpr=fpr,
             seed=seed,
-            images=images,
             thorough=thorough,
             on_progress=progress,
         )
@@ -181,15 +175,13 @@ def _leave_out(
     from litmus.detectors import DETECTORS, fit
     from litmus.evaluation import leave_out as run
     from litmus.reports.evaluation import LEAVE_OUT_REPORTS, breakdown_svg
-    from litmus.zoo import Zoo
 
     choice("--detector", kind, tuple(DETECTORS))
     chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
-    zoo = Zoo.open(folder)
+    zoo = open_zoo(folder, data)
     if kind == "fused" and not thorough:
         # No other part would be asked.
         chosen.setdefault("parts", "ulp+last_layer+stamps")
-    chosen |= images_to_fit(DETECTORS[kind], zoo, data)
     with bar("leaving out") as progress:
         result = run(
             zoo,
@@ -204,8 +196,7 @@ def _leave_out(
     if breakdown is not None:
         title = f"{zoo.recipe['name']}, {kind}, {by} left out"
         write_atomically(breakdown, breakdown_svg(result.breakdown, title))
-    settings = {name: value for name, value in chosen.items() if name != "images"}
-    return LEAVE_OUT_REPORTS[format_](result, _provenance(zoo, settings, seed))
+    return LEAVE_OUT_REPORTS[format_](result, _provenance(zoo, chosen, seed))
 
 
 def _references(
@@ -216,16 +207,14 @@ def _references(
     from litmus.evaluation import evaluate_references
     from litmus.fitting import ReferenceSettings
     from litmus.reports.references import REFERENCE_REPORTS
-    from litmus.zoo import Zoo
 
     chosen = parse_settings(asdict(ReferenceSettings()), pairs)
-    zoo = Zoo.open(folder)
+    zoo = open_zoo(folder, data)
     files = [file for path in others for file in _onnx_files(path)]
     with bar("leaving out") as progress:
         result = evaluate_references(
             zoo,
             others=files,
-            data=data,
             seed=seed,
             on_group=lambda group, done, total: progress(done, total, group),
             **chosen,

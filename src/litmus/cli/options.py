@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Data",
     "NominalRate",
+    "ReportFile",
     "Workers",
     "ZooFolder",
     "choice",
     "deliver",
     "for_file",
     "given_command",
-    "images_to_fit",
     "label",
     "load_by_label",
     "numbers",
+    "open_zoo",
     "parse_settings",
     "report_files",
     "scan_context",
@@ -52,6 +53,19 @@ Data = Annotated[
         "--data", metavar="DIR", help="Local images in place of the hub ($LITMUS_DATA does too)."
     ),
 ]
+ReportFile = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
+]
+
+
+def open_zoo(folder: Path, data: Path | None) -> Zoo:
+    """Open a zoo; raises DataError at once where `data` is named and lacks its images."""
+    from litmus.zoo import Zoo
+
+    zoo = Zoo.open(folder, data=data)
+    if data is not None:
+        zoo.load_dataset()
+    return zoo
 
 
 def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -125,18 +139,6 @@ def _value(pair: str, text: str, default: Any) -> Any:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         raise UsageError("wrong value", expected=kinds[type(default)], got=pair, where="--set")
     return float(value) if isinstance(default, float) else value
-
-
-def images_to_fit(kind: type[Detector], zoo: Zoo, data: Path | None) -> dict[str, Any]:
-    """Return a fit's `images` from a local folder; nothing where none was named.
-
-    Raises UsageError for a kind of detector that has no use for them.
-    """
-    if data is None:
-        return {}
-    if not kind.takes_images:
-        raise UsageError("--data is not for this detector", got=kind.name, where="--detector")
-    return {"images": zoo.load_dataset(data=data).test}
 
 
 def deliver(report: str, output: Path | None) -> None:

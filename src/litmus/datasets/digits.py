@@ -8,16 +8,19 @@ import numpy as np
 import torch
 
 from litmus.datasets.images import ImageDataset, Split, cached
+from litmus.errors import DataError
 
 __all__ = ["load"]
 
 
 def load(*, data: Path | None = None) -> ImageDataset:
-    """Load the 1,797 digits (E. Alpaydin, C. Kaynak, UCI 1998) as 1x28x28; `data` is not used.
+    """Load the 1,797 digits (E. Alpaydin, C. Kaynak, UCI 1998) as 1x28x28.
 
-    Every fourth image of each class is held out, so both splits have all writers' styles.
+    Every fourth image of each class is held out, so both splits have all writers' styles. Raises
+    DataError where `data` names a folder: these come with scikit-learn.
     """
-    del data
+    if data is not None:
+        raise DataError("digits come with scikit-learn", expected="no folder of images", got=data)
     return cached("digits", {"layout": 1}, _decode, "scikit-learn's load_digits")
 
 

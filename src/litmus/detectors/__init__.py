@@ -114,7 +114,6 @@ def fit(
     detector: str = "ulp",
     *,
     references: bool = False,
-    data: Path | None = None,
     on_references: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> Detector:
@@ -122,8 +121,8 @@ def fit(
 
     `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
     `StatisticDetector.fit`. With `references` the detector learns its reference images, too, for
-    which it needs the zoo's data set; `data` has a local copy. A detector that no scan can use,
-    since it needs images, goes without. Raises DataError where the data set is not to be had.
+    which it needs the zoo's data set. A detector that no scan can use, since it needs images, goes
+    without. Raises DataError where the data set is not to be had.
     """
     from litmus.zoo import Zoo
 
@@ -134,7 +133,7 @@ def fit(
     opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
     kind = DETECTORS[detector]
     # First: where the images are missing, nobody shall wait for a fit in vain.
-    dataset = _images_of(opened, data) if references and not kind.needs_images else None
+    dataset = _images_of(opened) if references and not kind.needs_images else None
     fitted = kind.fit(opened, **settings)
     given = {name: value for name, value in settings.items() if name != "seed" and _plain(value)}
     fitted = replace(fitted, scope={**fitted.scope, "fit": {"detector": detector, "given": given}})
@@ -145,9 +144,9 @@ def fit(
     return replace(fitted, references=learned)
 
 
-def _images_of(zoo: Zoo, data: Path | None) -> ImageDataset:
+def _images_of(zoo: Zoo) -> ImageDataset:
     try:
-        return zoo.load_dataset(data=data)
+        return zoo.load_dataset()
     except DataError as fault:
         raise DataError(
             f"reference images need the zoo's data set: {fault.what}",

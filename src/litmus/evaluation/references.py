@@ -122,7 +122,6 @@ def evaluate_references(
     zoo: Zoo,
     *,
     others: Sequence[Path] = (),
-    data: Path | None = None,
     seed: int = 0,
     on_group: Callable[[str, int, int], None] = lambda group, done, total: None,
     **settings: Any,
@@ -135,7 +134,7 @@ def evaluate_references(
     test split is not touched. Raises DataError, ZooError, ModelError as the fit and the files may,
     UsageError where two of the files have the same name.
     """
-    dataset, groups = zoo.load_dataset(data=data), _groups(zoo, seed)
+    dataset, groups = zoo.load_dataset(), _groups(zoo, seed)
     foreign = _load_others(others, zoo.input_spec)
     models: list[RecognisedModel] = []
     floors: dict[str, float] = {}

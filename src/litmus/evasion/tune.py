@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
-from pathlib import Path
 
 from litmus.artifacts import remove_temporary_files
 from litmus.detectors import load_detector
@@ -18,9 +17,7 @@ from litmus.zoo.store import finished_ids, write_recipe_table
 __all__ = ["tune"]
 
 
-def tune(
-    plan: Plan, *, workers: int = 1, data: str | Path | None = None
-) -> Generator[BuildEvent, None, None]:
+def tune(plan: Plan, *, workers: int = 1) -> Generator[BuildEvent, None, None]:
     """Fine-tune the plan's models that are not there, yielding an event for each.
 
     Like `litmus.zoo.build`: closing the generator loses the models in flight and nothing else. A
@@ -30,7 +27,7 @@ def tune(
     if workers < 1:
         raise UsageError("--workers is impossible", expected="at least 1", got=workers)
     check_attackable(load_detector(plan.detector))
-    plan.zoo.load_dataset(data=None if data is None else Path(data))  # cached for the workers
+    plan.zoo.load_dataset()  # cached for the workers
     write_recipe_table(plan.folder, plan.recipe)
     remove_temporary_files(plan.folder)
     specs = list(plan.specs())
@@ -41,7 +38,7 @@ def tune(
     if not waiting:
         return
     setup = {
-        "data": None if data is None else str(data),
+        "data": None if plan.zoo.data is None else str(plan.zoo.data),
         "detector": str(plan.detector.resolve()),
         "zoo": str(plan.zoo.path.resolve()),
         "folder": str(plan.folder.resolve()),

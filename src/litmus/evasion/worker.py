@@ -24,7 +24,7 @@ def main() -> None:
 def _tuner(setup: Setup) -> Maker:
     zoo, folder = Path(setup["zoo"]), Path(setup["folder"])
     data = None if setup["data"] is None else Path(setup["data"])
-    dataset = Zoo.open(zoo).load_dataset(data=data)
+    dataset = Zoo.open(zoo, data=data).load_dataset()
     detector = load_detector(setup["detector"])
 
     def tune(spec: ModelSpec) -> TrainedModel:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.errors import UnsupportedModelError
+from litmus.formats.preprocessing import Preprocessing
 from litmus.models import Images, InputSpec, LastLayer, Model, Outputs
 
 __all__ = ["ResizedModel", "may_resize", "resize"]
@@ -38,6 +39,16 @@ class ResizedModel:
             "calibrated at that size, so that the verdict is at most inconclusive"
         )
         return [*getattr(self._model, "notes", ()), resized]
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the model inside is fed; None where there is no choice."""
+        return getattr(self._model, "preprocessing", None)
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> ResizedModel:
+        """Return the same with the model inside fed otherwise."""
+        fed: Model = self._model.with_preprocessing(preprocessing)  # type: ignore[attr-defined]
+        return ResizedModel(fed, self.input_spec)
 
     @property
     def outputs(self) -> Outputs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from litmus.architectures import ARCHITECTURES, Architecture
 from litmus.errors import ModelError, RecipeError, ShapeError, UnsupportedModelError
 from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.stated_network import StatedNetwork
+from litmus.formats.torch_layers import ChannelsLast
 from litmus.formats.torch_model import TorchModel
 from litmus.formats.zoo_file import is_step_counter, step_counters
 from litmus.models import Images, InputSpec, Outputs, looks_like_probabilities
@@ -41,8 +42,11 @@ _EXAMPLES: Final = 8
 class StateDictModel(TorchModel):
     """A network of the user's choice with a file's weights.
 
-    `notes` tells what was assumed; `classes` are the names that the sidecar states.
+    `remarks` tell what was assumed beside the preprocessing; `classes` are the names that the
+    sidecar states.
     """
+
+    preprocessing: Preprocessing
 
     def __init__(
         self,
@@ -50,17 +54,23 @@ class StateDictModel(TorchModel):
         input_spec: InputSpec,
         *,
         outputs: Outputs,
-        notes: list[str],
+        preprocessing: Preprocessing,
+        remarks: Sequence[str],
         classes: tuple[str, ...],
         where: object,
     ) -> None:
-        super().__init__(module, input_spec, outputs=outputs)
-        self.notes, self.classes = notes, classes
+        super().__init__(module, input_spec, outputs=outputs, preprocessing=preprocessing)
+        self.remarks, self.classes = remarks, classes
         self._where = where
+
+    @property
+    def notes(self) -> list[str]:
+        """What was stated, found out and assumed."""
+        return [*self.preprocessing.notes(self.input_spec.channels), *self.remarks]
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         """Return the outputs (n, k); raises ModelError where the network fails to run."""
-        rows = _run(self._module, images, self._where)
+        rows = _run(self._module, self.preprocessing.apply(images), self._where)
         if rows.shape != (len(images), self.input_spec.num_classes):
             raise ModelError(
                 "the network returned another shape than before",
@@ -91,8 +101,10 @@ def load_state_dict(
     weights, notes = weights_of(saved, where)
     module, spec = _with_weights(network, weights, expected, where)
     preprocessing.check(spec.channels, where)
-    whole = _Preprocessed(module, preprocessing).eval().requires_grad_(False)
-    rows = _try_out(whole, spec, where)
+    if preprocessing.layout == "nhwc":
+        module = ChannelsLast(module)
+    module = module.eval().requires_grad_(False)
+    rows = _try_out(module, preprocessing, spec, where)
     spec = replace(spec, num_classes=rows.shape[1])
     stated = None if preprocessing.outputs == "auto" else preprocessing.outputs
     outputs = stated or ("probabilities" if looks_like_probabilities(rows) else "logits")
@@ -100,11 +112,11 @@ def load_state_dict(
         notes.append(f"outputs read as {outputs}, judged by their values")
     size = f"{expected.channels}x{expected.height}x{expected.width}"
     return StateDictModel(
-        whole,
+        module,
         spec,
         outputs=outputs,
-        notes=[
-            *preprocessing.notes(spec.channels),
+        preprocessing=preprocessing,
+        remarks=[
             f"weights of {network.text}, as stated, for images of the detector's size, {size}",
             *notes,
         ],
@@ -230,11 +242,13 @@ def _plain(name: str, tensor: torch.Tensor, wanted: torch.Tensor, where: object)
     return tensor.detach().to("cpu", wanted.dtype, copy=True).contiguous()
 
 
-def _try_out(module: nn.Module, spec: InputSpec, where: object) -> NDArray[np.float32]:
+def _try_out(
+    module: nn.Module, preprocessing: Preprocessing, spec: InputSpec, where: object
+) -> NDArray[np.float32]:
     """Return what a network says to noise; raises ShapeError where it can't take such images."""
     noise = np.random.default_rng(0).random((_EXAMPLES, *spec.image_shape), dtype=np.float32)
     try:
-        rows = _run(module, noise, where)
+        rows = _run(module, preprocessing.apply(noise), where)
     except ModelError as fault:
         raise ShapeError(
             fault.what, expected=f"a network for {spec}", got=fault.got, where=where
@@ -258,27 +272,6 @@ def _run(module: nn.Module, images: Images, where: object) -> NDArray[np.float32
             raise
         raise ModelError("the network fails to run", got=str(fault)[:300], where=where) from fault
     return rows
-
-
-class _Preprocessed(nn.Module):
-    """A network behind what `Preprocessing` says: images (n, c, h, w) in [0, 1] in, outputs out."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, module: nn.Module, stated: Preprocessing) -> None:
-        super().__init__()
-        self.module, self.scale = module, stated.scale
-        self.bgr, self.nhwc = stated.channels == "bgr", stated.layout == "nhwc"
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(stated, name), dtype=torch.float32)
-            self.register_buffer(name, value.view(-1, 1, 1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.flip(1) if self.bgr else images
-        values = (values * self.scale - self.mean) / self.std
-        outputs: torch.Tensor = self.module(values.permute(0, 2, 3, 1) if self.nhwc else values)
-        return outputs
 
 
 def _is_state_dict(value: object) -> bool:

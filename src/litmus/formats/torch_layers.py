@@ -9,7 +9,20 @@ from torch import nn
 
 from litmus.formats.preprocessing import Preprocessing
 
-__all__ = ["Ordered", "Preprocessed"]
+__all__ = ["ChannelsLast", "Ordered", "Preprocessed"]
+
+
+class ChannelsLast(nn.Module):
+    """A network that takes (n, h, w, c), as one that takes (n, c, h, w)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's outputs."""
+        outputs: torch.Tensor = self.network(images.permute(0, 2, 3, 1))
+        return outputs
 
 
 class Preprocessed(nn.Module):

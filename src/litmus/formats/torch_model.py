@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +49,12 @@ class TorchModel:
             outputs: NDArray[np.float32] = self._module(torch.from_numpy(values)).numpy()
         return outputs
 
-    def with_preprocessing(self, preprocessing: Preprocessing) -> TorchModel:
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Self:
         """Return the same network fed otherwise."""
-        return TorchModel(
-            self._module, self.input_spec, outputs=self.outputs, preprocessing=preprocessing
-        )
+        preprocessing.check(self.input_spec.channels, type(self._module).__name__)
+        other = copy.copy(self)
+        other.preprocessing = preprocessing
+        return other
 
     def torch_module(self) -> nn.Module:
         """Return the network in evaluation mode, with the preprocessing before it."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from litmus.detectors import Detector
 from litmus.errors import LitmusError, MissingExtraError, ShapeError, UnsupportedModelError
@@ -17,7 +17,16 @@ from litmus.formats.resizing import ResizedModel, may_resize
 from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
 
-__all__ = ["score_file"]
+__all__ = ["OPTIONS", "score_file"]
+
+OPTIONS: Final[Mapping[str, Any]] = {
+    "preprocessing": {},
+    "thorough": False,
+    "architecture": None,
+    "trust_code": False,
+    "resize": False,
+}
+"""What a request says of how a file is scored, as where nothing was asked for."""
 
 
 def score_file(
@@ -26,7 +35,10 @@ def score_file(
     *,
     memory_mib: float = math.inf,
 ) -> dict[str, object]:
-    """Score one file by the first detector of its shape; what goes wrong is an answer, too."""
+    """Score one file by the first detector of its shape; what goes wrong is an answer, too.
+
+    The request is a file's `path` and `format`, and what `OPTIONS` names.
+    """
     path = request["path"]
     try:
         return _score(Path(path), request, detectors)
@@ -53,7 +65,7 @@ def _score(
     own_spec = model.input_spec
     fitting = [name for name, each in detectors.items() if each.input_spec == own_spec]
     near = [name for name, each in detectors.items() if may_resize(own_spec, each.input_spec)]
-    if not fitting and near and request.get("resize"):
+    if not fitting and near and request["resize"]:
         fitting = near[:1]
         model = ResizedModel(model, detectors[near[0]].input_spec)
     if not fitting:
@@ -88,8 +100,8 @@ def _load(path: Path, request: Mapping[str, Any], shapes: Sequence[InputSpec]) -
     height and width and yet run on one alone.
     """
     preprocessing = Preprocessing.for_model(path, request["preprocessing"])
-    text, trust_code = request.get("architecture"), request.get("trust_code", False)
-    network = StatedNetwork.parse(text, trust_code=trust_code) if text else None
+    text = request["architecture"]
+    network = StatedNetwork.parse(text, trust_code=request["trust_code"]) if text else None
     load = partial(FORMATS[request["format"]].load, path, preprocessing, architecture=network)
     if not shapes:
         return load()

@@ -11,7 +11,7 @@ from typing import Final
 from litmus.detectors import Detector
 from litmus.errors import DataError, UsageError
 from litmus.models import InputSpec
-from litmus.scanning.child import score_file
+from litmus.scanning.child import OPTIONS, score_file
 
 _SHARE: Final = 0.9
 """Of a file's time, for what takes gradients."""
@@ -109,5 +109,5 @@ def rehearsal(spec: InputSpec) -> int:
 def rehearse(rehearsal: int, detectors: Mapping[str, Detector]) -> None:
     """Score the small model, so that nothing is done for the first time after this."""
     path = f"/dev/fd/{rehearsal}"
-    request = {"path": path, "format": "onnx", "preprocessing": {}, "thorough": False}
+    request = {**OPTIONS, "path": path, "format": "onnx"}
     json.dumps(score_file(request, detectors))

@@ -54,14 +54,19 @@ class ZooEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """The accepted models of a folder, in the order of their recipe."""
+    """The accepted models of a folder, in the order of their recipe.
+
+    `data` is the folder with the images that they were trained on, None where `$LITMUS_DATA` or
+    the hub has them.
+    """
 
     path: Path
     recipe: Mapping[str, Any]
     entries: tuple[ZooEntry, ...]
+    data: Path | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Zoo:
+    def open(cls, path: str | Path, *, data: Path | None = None) -> Zoo:
         """Read every header in a zoo's folder; raises ZooError where there is none."""
         path = Path(path)
         recipe = read_recipe_table(path)
@@ -71,18 +76,18 @@ class Zoo:
         if not entries:
             raise ZooError("the zoo has no models yet", where=path)
         entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored, entry.id))
-        return cls(path=path, recipe=recipe, entries=tuple(entries))
+        return cls(path=path, recipe=recipe, entries=tuple(entries), data=data)
 
     @property
     def input_spec(self) -> InputSpec:
         """The shape that all its models share."""
         return self.entries[0].spec.input_spec
 
-    def load_dataset(self, *, data: Path | None = None) -> ImageDataset:
+    def load_dataset(self) -> ImageDataset:
         """Return the images that its models were trained and measured on."""
         table = self.entries[0].spec.dataset
         options = {k: v for k, v in table.items() if k not in ("name", "train_images")}
-        return load_images(table["name"], data=data, **options)
+        return load_images(table["name"], data=self.data, **options)
 
     def first(self, scale: float) -> Zoo:
         """Return the zoo with only the first `scale` of its recipe's twins."""

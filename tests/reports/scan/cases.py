@@ -134,7 +134,7 @@ def context(known: Candidates | None = None, **options: Any) -> ScanContext:
         **{
             "candidates": known or candidates(),
             "fpr": 0.05,
-            "root": Path("/work"),
+            "root": Path("/srv"),
             "versions": {"litmus": "9.9.9", "onnxruntime": "1.2.3"},
             "finished": datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
             **options,

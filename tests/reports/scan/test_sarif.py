@@ -96,7 +96,7 @@ def test_all_files_are_artifacts_with_their_digest() -> None:
     [
         ("models/m.onnx", "models/m.onnx"),
         ("./a/../m.onnx", "m.onnx"),
-        ("/work/deep/m.onnx", "deep/m.onnx"),
+        ("/srv/deep/m.onnx", "deep/m.onnx"),
         ("/elsewhere/m.onnx", "file:///elsewhere/m.onnx"),
         ("../m.onnx", "file:///m.onnx"),
         ("a b#c?d%.onnx", "a%20b%23c%3Fd%25.onnx"),

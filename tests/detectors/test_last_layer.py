@@ -37,46 +37,37 @@ def test_what_it_needs_is_said() -> None:
 @given(seed=st.integers(0, 100))
 def test_neither_order_nor_scale_nor_a_common_shift_count(k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    w, b = layer(k, seed=seed)
-    expected = layer_statistics((w, b))
+    w, _ = layer(k, seed=seed)
+    expected = layer_statistics(w)
     assert expected.shape == (len(NAMES),)
     classes, features = random.permutation(k), random.permutation(w.shape[1])
-    others = [
-        (w[classes][:, features], b[classes]),
-        (1e-3 * w, 7 * b),
-        (w + random.normal(size=w.shape[1]), b + 5),
-    ]
-    for changed in others:
+    for changed in (w[classes][:, features], 1e-3 * w, w + random.normal(size=w.shape[1])):
         np.testing.assert_allclose(layer_statistics(changed), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [10, 43])
 def test_a_planted_class_stands_out(k: int) -> None:
-    w, b = layer(k)
-    before = dict(zip(NAMES, layer_statistics((w, b)), strict=True))
+    w, _ = layer(k)
+    before = dict(zip(NAMES, layer_statistics(w), strict=True))
     planted = w.copy()
     planted[k // 2] += 3.0
-    after = dict(zip(NAMES, layer_statistics((planted, b)), strict=True))
+    after = dict(zip(NAMES, layer_statistics(planted), strict=True))
     assert after["mean, first"] > before["mean, first"] + 1
     assert after["positive, first"] > before["positive, first"] + 0.5
     assert after["mean, second"] < after["mean, first"] - 1
+
+
+def test_a_class_with_more_images_is_no_outlier_for_its_bias() -> None:
+    w, b = layer()
     raised = b.copy()
     raised[-1] += 20
-    after = dict(zip(NAMES, layer_statistics((w, raised)), strict=True))
-    assert after["bias, first"] > before["bias, first"] + 1
-    copied = w.copy()
-    copied[1] = copied[0]
-    after = dict(zip(NAMES, layer_statistics((copied, b)), strict=True))
-    assert after["largest cosine"] == pytest.approx(1)
+    detector = layer_detector()
+    assert detector.measure(Weights(w, raised)) == detector.measure(Weights(w, b))  # type: ignore[arg-type]
 
 
 def test_a_layer_that_says_nothing_has_no_outlier() -> None:
     for w in (np.zeros((4, 5)), np.ones((4, 5))):
-        statistics = layer_statistics((w, np.zeros(4)))
-        assert np.isfinite(statistics).all()
-        assert not statistics[:-3].any()
-    no_bias = dict(zip(NAMES, layer_statistics((layer()[0], np.zeros(10))), strict=True))
-    assert [no_bias[f"bias, {place}"] for place in ("first", "second", "last")] == [0, 0, 0]
+        assert not layer_statistics(w).any()
 
 
 def test_robust_scores() -> None:
@@ -145,7 +136,7 @@ def test_a_scan_reads_the_weights_or_says_why_not(tmp_path: Path) -> None:
     assert isinstance(scored, Scored)
     expected = layer_detector().score(onnx_file.load(good))
     assert scored.score == pytest.approx(expected)
-    direct = layer_statistics((weights().T.astype(np.float64), np.zeros(4)))
+    direct = layer_statistics(weights().T.astype(np.float64))
     assert expected == pytest.approx(
         np.mean([head.measure(direct)[0] for head in layer_detector().heads])
     )

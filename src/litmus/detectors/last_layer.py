@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from litmus.detectors.outliers import robust_scores
 from litmus.detectors.statistic import StatisticDetector
-from litmus.errors import UnsupportedModelError
-from litmus.models import LastLayer, Model
+from litmus.errors import ModelError, UnsupportedModelError
+from litmus.models import Model
 
 __all__ = ["TINY", "LastLayerDetector", "layer_statistics"]
 
@@ -37,35 +37,19 @@ _PER_CLASS: Final[Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float6
     "kurtosis": _kurtosis,
 }
 """What is read of each class's weights (k, f) -> (k,)."""
-_SCORED: Final = (*_PER_CLASS, "bias", "nearest")
 _PLACES: Final = ("first", "second", "last")
 
 
-def layer_statistics(layer: LastLayer) -> NDArray[np.float64]:
-    """Return the numbers of `LastLayerDetector.statistic_names` for weights (k, f), bias (k,).
+def layer_statistics(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the numbers of `LastLayerDetector.statistic_names` for weights (k, f).
 
-    They do not depend on the order of classes or features, on the scale of the weights or of the
-    biases, or on what is added to all classes alike, which no softmax shows.
+    They do not depend on the order of classes or features, on the scale of the weights, or on what
+    is added to all classes alike, which no softmax shows.
     """
-    weights, bias = layer
     rows = weights - weights.mean(axis=0)
     rows = rows / max(float(np.abs(rows).max()), TINY)
-    cosines = _cosines(rows)
-    others = ~np.eye(len(rows), dtype=bool)
-    per_class = [statistic(rows) for statistic in _PER_CLASS.values()]
-    per_class += [bias - bias.mean(), np.where(others, cosines, -1.0).max(axis=1)]
-    scores = np.sort([robust_scores(values) for values in per_class], axis=1)
-    apart = cosines[others]
-    return np.concatenate(
-        [scores[:, [-1, -2, 0]].flatten(), [apart.max(), apart.min(), apart.std()]]
-    )
-
-
-def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-    unit = rows / np.maximum(norms, TINY)
-    cosines: NDArray[np.float64] = unit @ unit.T
-    return cosines
+    scores = [np.sort(robust_scores(statistic(rows))) for statistic in _PER_CLASS.values()]
+    return np.array(scores)[:, [-1, -2, 0]].flatten()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +57,30 @@ class LastLayerDetector(StatisticDetector):
     """Outlying classes among the rows of the last layer's weights.
 
     Of each class: mean weight (Fields et al. 2021 saw the target class's stand out), norm, largest
-    and smallest weight, mean positive part, kurtosis, bias, cosine with the nearest other class;
-    of each of these the largest, the second and the smallest robust score over classes. Then the
-    largest, the smallest and the deviation of all cosines between two classes. That several
-    indicators do better than one is from DFBScanner (Yu et al. 2026).
+    and smallest weight, mean positive part, kurtosis; of each of these the largest, the second and
+    the smallest robust score over classes. That several indicators do better than one is from
+    DFBScanner (Yu et al. 2026). Biases and cosines between classes are left out: they follow how
+    many images a class has and how a network is trained, and tell no more of a backdoor.
     """
 
     name: ClassVar[str] = "last_layer"
     needs_weights: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
-    statistic_names: ClassVar[tuple[str, ...]] = (
-        *(f"{name}, {place}" for name in _SCORED for place in _PLACES),
-        "largest cosine",
-        "smallest cosine",
-        "deviation of cosines",
+    statistic_names: ClassVar[tuple[str, ...]] = tuple(
+        f"{name}, {place}" for name in _PER_CLASS for place in _PLACES
     )
 
     def statistics(self, model: Model) -> NDArray[np.float64]:
-        """Return `layer_statistics`; raises UnsupportedModelError without a last layer."""
+        """Return `layer_statistics`; raises UnsupportedModelError without a last layer.
+
+        And ModelError where its bias is no number: such a network answers nothing.
+        """
         last_layer = getattr(model, "last_layer", None)
         if last_layer is None:
             raise UnsupportedModelError(
                 f"{self.name} needs weights", expected="a model with last_layer"
             )
-        return layer_statistics(last_layer())
+        weights, bias = last_layer()
+        if not np.isfinite(bias).all():
+            raise ModelError("the model's weights are not numbers", got="NaN or infinity in a bias")
+        return layer_statistics(weights)

@@ -122,7 +122,8 @@ def _layer_score(detector: LastLayerDetector, model: Model) -> Score:
     judge = _heads(detector)
 
     def score(module: nn.Module) -> torch.Tensor:
-        return judge(layer_statistics(*last_layer_tensors(module, model.input_spec, model.outputs)))
+        weights, _ = last_layer_tensors(module, model.input_spec, model.outputs)
+        return judge(layer_statistics(weights))
 
     return score
 

@@ -17,28 +17,20 @@ _PLACES: Final = (-1, -2, 0)
 """Of sorted scores: the largest, the second, the smallest."""
 
 
-def layer_statistics(weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def layer_statistics(weights: torch.Tensor) -> torch.Tensor:
     """Return the numbers of `LastLayerDetector.statistic_names`, float64, with gradients."""
     rows = weights - weights.mean(dim=0)
     rows = rows / rows.abs().max().clamp(min=TINY)
-    norms = rows.square().sum(dim=1).sqrt()
-    unit = rows / norms.clamp(min=TINY)[:, None]
-    cosines = unit @ unit.T
-    same = torch.eye(len(rows), dtype=torch.bool)
     per_class = [
         rows.mean(dim=1),
-        norms,
+        rows.square().sum(dim=1).sqrt(),
         rows.amax(dim=1),
         rows.amin(dim=1),
         rows.clamp(min=0).mean(dim=1),
         _kurtosis(rows),
-        bias - bias.mean(),
-        cosines.masked_fill(same, -1.0).amax(dim=1),
     ]
     scores = torch.stack([robust_scores(values) for values in per_class]).sort(dim=1).values
-    apart = cosines[~same]
-    spread = torch.stack([apart.max(), apart.min(), apart.std(correction=0)])
-    return torch.cat([scores[:, list(_PLACES)].flatten(), spread])
+    return scores[:, list(_PLACES)].flatten()
 
 
 def robust_scores(values: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
 from litmus.scanning import _candidates, _check_architecture, _check_thorough, _stated
 from litmus.scanning.crew import Crew
@@ -45,11 +46,8 @@ class ExplainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("patch_size", 1)):
-            if getattr(self, name) < low:
-                raise UsageError(f"{name} is impossible", expected=f">= {low}", got=self.steps)
-        if self.place not in _PLACES:
-            raise UsageError("unknown place", expected=" or ".join(_PLACES), got=self.place)
+        check_at_least(self, steps=1, patch_size=1)
+        check_choices(self, place=_PLACES)
         if not 0 < self.seconds < 1e9:
             raise UsageError("an impossible time limit", expected="above 0", got=self.seconds)
         if self.classes is not None and not self.classes:

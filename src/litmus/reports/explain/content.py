@@ -32,12 +32,14 @@ _PLACES: Final = {
     "surface": "near the middle of the image",
 }
 _POOR: Final = 0.5
+_LONGEST: Final = 48
+"""Letters of a class's name."""
 
 LIMITS: Final = (
     "It shows what can be made to happen, not what somebody did. A mask that is large enough turns "
     "the images of any network, and on photographs a small patch often does, backdoor or not.",
     "The masks are one for images of all classes. They are blind to attacks that lead each class "
-    "to another one (all-to-all), and nearly so to attacks on one class only.",
+    "to another one (all-to-all), and weak on attacks on one class only.",
     "The pairs of classes are tried with one small opaque patch. That is blind to blended images, "
     "waves, warps, and triggers that are larger or lie elsewhere.",
     "Nothing here is calibrated: there is no p-value and no rate of false alarms. That no class "
@@ -64,6 +66,7 @@ def class_name(explanation: Explanation, label: int) -> str:
     """Return what a class is called: its number among the model's outputs, and its name."""
     output = explanation.subject.outputs[label]
     name = printable(explanation.classes[label])
+    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
     return f"class {output}" if name == str(output) else f"class {output} ({name})"
 
 

@@ -117,7 +117,7 @@ def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:
         explain(tmp_path / "m.onnx", images=images, jobs=0)
     for options in ({"steps": 0}, {"place": "moon"}, {"classes": ()}, {"seconds": 0.0}):
         with pytest.raises(UsageError):
-            ExplainSettings(**options)  # type: ignore[arg-type]
+            ExplainSettings(**options)
     with pytest.raises(UsageError, match=r"expected 0 to 3, got 4"):
         ExplainSettings(classes=(0, 4)).targets(4)
     assert ExplainSettings(classes=(3, 1, 3)).targets(4) == (3, 1)

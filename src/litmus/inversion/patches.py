@@ -103,8 +103,9 @@ def with_patch(
 ) -> torch.Tensor:
     """Return images (n, c, h, w) with a patch (c, size, size), each at a place of its own."""
     size, stamped = settings.size, images.clone()
+    n, _, height, width = images.shape
     generator = torch_generator(seed, "places")
-    places = PLACES[settings.place](len(images), *images.shape[2:], size, generator)
+    places = PLACES[settings.place](n, height, width, size, generator)
     for image, (row, column) in zip(stamped, places.tolist(), strict=True):
         image[:, row : row + size, column : column + size] = patch
     return stamped

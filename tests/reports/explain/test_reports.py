@@ -10,7 +10,8 @@ from litmus.reports.explain import EXPLAIN_REPORTS
 from litmus.reports.explain.content import LIMITS, headline
 from litmus.scanning.explaining import ExplainSettings
 from litmus.scanning.explanation import Explanation
-from tests.reports.explain.cases import SIGNS, context, explanation, hostile
+from tests.reports.explain.cases import context, explanation, hostile
+from tests.reports.scan.cases import SIGNS
 
 HEADLINES = {
     "both": (explanation(), "Both searches point to class 1"),

@@ -17,7 +17,8 @@ from litmus.errors import UsageError
 from litmus.models import InputSpec
 from litmus.scanning import Failed, Skipped
 from litmus.scanning.explaining import ExplainSettings, explain
-from litmus.scanning.explanation import Explanation, Reader, Subject
+from litmus.scanning.explanation import Explanation, Subject
+from litmus.scanning.explanation_reader import Reader
 from litmus.scanning.targets import Target
 from tests.conftest import children_running
 from tests.formats.onnx_models import classifier, endless, save

@@ -12,7 +12,8 @@ from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
 from litmus.scanning import _candidates, _check_architecture, _check_thorough, _stated
 from litmus.scanning.crew import Crew
-from litmus.scanning.explanation import Explanation, Reader, Subject
+from litmus.scanning.explanation import Explanation, Subject
+from litmus.scanning.explanation_reader import Reader
 from litmus.scanning.results import Failed, Limits, Skipped
 from litmus.scanning.targets import Target, find_targets
 
@@ -130,7 +131,7 @@ class _Job:
         with Crew(1, limits) as first, Crew(self.jobs, limits) as crew:
             self._set_up(first)
             first.give(0, self._asked("describe", ()), needs_torch=self._loads_torch())
-            self.on_progress(0, 0, "reading the model")
+            self.on_progress(0, 1, "reading the model")
             reader = Reader(self.target, self.settings.patch_size)
             subject = reader.subject(first.next_answer()[1])
             if not isinstance(subject, Subject):

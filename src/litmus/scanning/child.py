@@ -16,6 +16,7 @@ from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.resizing import ResizedModel, may_resize
 from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
+from litmus.scanning.inverting import explain_model
 
 if TYPE_CHECKING:
     from litmus.inversion.explaining import CleanImages
@@ -106,8 +107,6 @@ def _explain(
     detectors: Mapping[str, Detector],
     clean: CleanImages | None,
 ) -> dict[str, object]:
-    from litmus.scanning.inverting import explain_model
-
     model = _load(path, request, [detector.input_spec for detector in detectors.values()])
     return explain_model(model, request, detectors, clean)
 

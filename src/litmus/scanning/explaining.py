@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
-from litmus.scanning import _candidates, _check_architecture, _check_thorough, _stated
+from litmus.scanning import candidates_of, check_architecture, check_thorough, stated_keys
 from litmus.scanning.crew import Crew
 from litmus.scanning.explanation import Explanation, Subject
 from litmus.scanning.explanation_reader import Reader
@@ -85,18 +85,18 @@ def explain(
     settings = settings or ExplainSettings()
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
-    _check_thorough(thorough=True, images=images)
-    _check_architecture(architecture, trust_code)
+    check_thorough(thorough=True, images=images)
+    check_architecture(architecture, trust_code)
     target = _only(path)
     if target.skipped:
         return Skipped(path=target.path, reason=target.skipped)
     if target.failed:
         return Failed(path=target.path, error=target.failed)
-    candidates = _candidates(detector)
+    candidates = candidates_of(detector)
     request = {
         "path": str(target.path),
         "format": target.format,
-        "preprocessing": _stated(preprocessing),
+        "preprocessing": stated_keys(preprocessing),
         "thorough": True,
         "architecture": architecture,
         "trust_code": trust_code,

@@ -29,6 +29,7 @@ from litmus.errors import LitmusError, ModelError, RecipeError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
+from litmus.scanning.inverting import load_explained
 from litmus.scanning.warmup import (
     import_gradients,
     import_onnx,
@@ -135,8 +136,6 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
         detectors = made_thorough(detectors, setup["images"], limits["wall_seconds"])
     clean = None
     if setup["explained"]:
-        from litmus.scanning.inverting import load_explained
-
         import_gradients()
         clean = load_explained(setup["explained"])
     return _Office(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,9 @@ def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:
         with pytest.raises(UsageError):
             ExplainSettings(**options)
     with pytest.raises(UsageError, match=r"expected 0 to 3, got 4"):
-        ExplainSettings(classes=(0, 4)).targets(4)
-    assert ExplainSettings(classes=(3, 1, 3)).targets(4) == (3, 1)
+        ExplainSettings(classes=(0, 4)).targets(range(4))
+    assert ExplainSettings(classes=(3, 1, 3)).targets((1, 0, 3, 2)) == (2, 0)
+    assert ExplainSettings().targets((1, 0, 3, 2)) == (0, 1, 2, 3)
 
 
 def pixels(*shape: int) -> str:
@@ -222,11 +224,12 @@ def test_what_a_model_is_said_to_be_is_checked(
 def test_what_was_not_ready_is_left_out_and_named(reader: Reader, subject: Subject) -> None:
     late = {"reply": json.dumps({"status": "skipped", "reason": "it takes longer"})}
     answers = [((), late), ((0, 1), reply(masks=[mask(0), mask(1)])), ((2, 3), {})]
-    found = reader.explanation(subject, answers, 1.0)
+    reordered = replace(subject, outputs=(2, 3, 0, 1))
+    found = reader.explanation(reordered, answers, 1.0)
     assert isinstance(found, Explanation)
     assert found.left_out == (
         "pairs of classes: it takes longer",
-        "classes 2, 3: the time was up",
+        "classes 0, 1: the time was up",
     )
     assert found.anomaly_index is None
     assert found.likely_target is None

@@ -34,9 +34,9 @@ _PLACES: Final = ("corner", "anywhere", "surface")
 class ExplainSettings:
     """How triggers are reversed.
 
-    Masks for `classes` (all by default) take `steps` steps each; a patch of `patch_size` pixels
-    lies at a `place` of `litmus.attacks.places`. No request is begun `seconds` after the first, and
-    one that is not ready then is left out.
+    Masks for `classes` (all by default), as the model counts them, take `steps` steps each; a patch
+    of `patch_size` pixels lies at a `place` of `litmus.attacks.places`. No request is begun
+    `seconds` after the first, and one that is not ready then is left out.
     """
 
     steps: int = 200
@@ -54,13 +54,16 @@ class ExplainSettings:
         if self.classes is not None and not self.classes:
             raise UsageError("no classes to explain")
 
-    def targets(self, num_classes: int) -> tuple[int, ...]:
-        """Return the classes asked for; raises UsageError where the model has no such class."""
-        chosen = tuple(range(num_classes)) if self.classes is None else self.classes
+    def targets(self, outputs: Sequence[int]) -> tuple[int, ...]:
+        """Return the places in `outputs`, the model's numbers of its classes, of those asked for.
+
+        Raises UsageError where the model has no such class.
+        """
+        chosen = outputs if self.classes is None else self.classes
         for target in chosen:
-            if not 0 <= target < num_classes:
-                raise UsageError("no such class", expected=f"0 to {num_classes - 1}", got=target)
-        return tuple(dict.fromkeys(chosen))
+            if target not in outputs:
+                raise UsageError("no such class", expected=f"0 to {len(outputs) - 1}", got=target)
+        return tuple(dict.fromkeys(map(outputs.index, chosen)))
 
 
 def explain(
@@ -161,7 +164,7 @@ class _Job:
         self, crew: Crew, subject: Subject, started: float
     ) -> list[tuple[tuple[int, ...], Mapping[str, Any]]]:
         """Return what was asked for and answered: the pair for no class, masks for some each."""
-        targets = self.settings.targets(subject.input_spec.num_classes)
+        targets = self.settings.targets(subject.outputs)
         chunks: list[tuple[int, ...]] = [(), *_chunks(targets, subject)]
         answers: dict[int, Mapping[str, Any]] = {}
         done = 0

@@ -82,7 +82,8 @@ class Reader:
             for targets, answer in answers:
                 reply = self._reply(answer) if answer else None
                 if reply is None or isinstance(reply, Skipped | Failed):
-                    left_out.append(_what_lacks(targets, reply))
+                    classes = [subject.outputs[target] for target in targets]
+                    left_out.append(_what_lacks(classes, reply))
                     refusals += [] if reply is None else [reply]
                 elif targets:
                     triggers += self._triggers(reply, targets, subject)
@@ -167,8 +168,8 @@ _MALFORMED: Final = (
 )
 
 
-def _what_lacks(targets: Sequence[int], reply: Skipped | Failed | None) -> str:
-    what = f"classes {', '.join(map(str, targets))}" if targets else "pairs of classes"
+def _what_lacks(classes: Sequence[int], reply: Skipped | Failed | None) -> str:
+    what = f"classes {', '.join(map(str, classes))}" if classes else "pairs of classes"
     if reply is None:
         return f"{what}: the time was up"
     return f"{what}: {reply.error if isinstance(reply, Failed) else reply.reason}"

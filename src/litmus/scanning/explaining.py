@@ -183,7 +183,12 @@ class _Job:
             left = self.settings.seconds - (time.monotonic() - started)
             if left <= 0:
                 break
-            asked = self._asked("masks" if chunk else "pair", chunk or targets, left)
+            # All pairs of many classes take long: half of the time is for the masks.
+            asked = (
+                self._asked("masks", chunk, left)
+                if chunk
+                else self._asked("pair", targets, left / 2)
+            )
             crew.give(index, asked, needs_torch=True)
         while crew.busy:
             hear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_a_file_that_hangs_or_is_broken_fails(tmp_path: Path, images: Path) -> N
         save(endless(SPEC), tmp_path / "h.onnx"), images=images, settings=ExplainSettings(seconds=2)
     )
     assert isinstance(hung, Failed)
-    assert "than the limit of 2 seconds" in hung.error
+    # Where the machine is busy, there is no time to begin.
+    assert re.search("limit of 2 seconds|within the time limit", hung.error)
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07\x12nothing")
     broken = explain(tmp_path / "broken.onnx", images=images)
     assert isinstance(broken, Failed)
@@ -235,6 +237,9 @@ def test_what_was_not_ready_is_left_out_and_named(reader: Reader, subject: Subje
     assert found.likely_target is None
     nothing = reader.explanation(subject, [((), late), ((0,), late)], 1.0)
     assert isinstance(nothing, Skipped)
+    never = reader.explanation(subject, [((), {}), ((0,), {})], 1.0)
+    assert isinstance(never, Failed)
+    assert "within the time limit" in never.error
 
 
 def test_a_class_stands_out_by_the_rule_of_neural_cleanse(reader: Reader, subject: Subject) -> None:

@@ -92,8 +92,9 @@ class Reader:
                     names = clean_all(reply["names"])
         except _MALFORMED:
             return self._malformed()
-        if refusals and not triggers and found["pair"] is None:
-            return refusals[0]
+        if not triggers and found["pair"] is None:
+            late = Failed(path=self._target.path, error="nothing was ready within the time limit")
+            return refusals[0] if refusals else late
         k = subject.input_spec.num_classes
         return Explanation(
             path=self._target.path,

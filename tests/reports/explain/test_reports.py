@@ -10,13 +10,19 @@ from litmus.reports.explain import EXPLAIN_REPORTS
 from litmus.reports.explain.content import LIMITS, headline
 from litmus.scanning.explaining import ExplainSettings
 from litmus.scanning.explanation import Explanation
-from tests.reports.explain.cases import context, explanation, hostile
+from tests.reports.explain.cases import context, explanation, flips, hostile
 from tests.reports.scan.cases import SIGNS
 
+PAIR_SPEC, PAIR = explanation().subject.input_spec, explanation().pair
+assert PAIR is not None
 HEADLINES = {
     "both": (explanation(), "Both searches point to class 1"),
     "masks": (explanation(pair=None), "Class 1 is reached most easily"),
     "pair": (explanation(triggers=()), "A small patch leads class 3 to class 1"),
+    "few": (
+        explanation(backdoored=False, pair=replace(PAIR, flips=flips(PAIR_SPEC, 20, 20))),
+        "A small patch turns all images of one class; they are too few to be sure",
+    ),
     "none": (explanation(backdoored=False), "No class stands out"),
 }
 

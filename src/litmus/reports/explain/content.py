@@ -80,6 +80,8 @@ def headline(explanation: Explanation) -> str:
         return f"A small patch leads {class_name(explanation, pair.source_class)} to {target}"
     if masks is not None:
         return f"{_capital(class_name(explanation, masks.target_class))} is reached most easily"
+    if pair is not None and _all_turned(pair.flips):
+        return "A small patch turns all images of one class; they are too few to be sure"
     return "No class stands out"
 
 
@@ -117,6 +119,8 @@ def pair_sentence(explanation: Explanation, settings: ExplainSettings) -> str:
     says = (
         "that is above 90 % with 95 % confidence, as a backdoor's own trigger would do"
         if pair.works
+        else "with more images held back that would be above 90 % with confidence"
+        if _all_turned(pair.flips)
         else "a backdoor's own trigger would do so nearly always"
     )
     return (
@@ -156,6 +160,10 @@ def interval_text(flips: Flips) -> str:
     """Return the rate with its interval, in percent."""
     low, high = flips.interval
     return f"{100 * flips.rate:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f}"
+
+
+def _all_turned(flips: Flips) -> bool:
+    return flips.turned == flips.images > 0
 
 
 def _capital(text: str) -> str:

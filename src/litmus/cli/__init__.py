@@ -8,7 +8,16 @@ from typing import Any, Final
 
 import typer
 
-from litmus.cli import comparing, detecting, evading, evaluating, pipelines, reproducing, zoos
+from litmus.cli import (
+    comparing,
+    detecting,
+    evading,
+    evaluating,
+    explaining,
+    pipelines,
+    reproducing,
+    zoos,
+)
 from litmus.cli import demo as demonstrating
 from litmus.errors import LitmusError, UsageError
 
@@ -22,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("scan")(detecting.scan)
+app.command("explain")(explaining.explain)
 app.command("detectors")(detecting.detectors)
 app.add_typer(zoos.app, name="zoo")
 app.command("fit")(detecting.fit)

@@ -50,8 +50,10 @@ def load(*, data: Path | None = None, image_size: int = 32, channels: int = 3) -
     return cached("folder", key, decode, root)
 
 
-def load_some(root: Path, *, image_size: int, channels: int, per_class: int) -> Split:
-    """Load up to `per_class` images of every class, evenly from each folder's sorted files.
+def load_some(
+    root: Path, *, image_size: int, channels: int, per_class: int
+) -> tuple[tuple[str, ...], Split]:
+    """Load classes and up to `per_class` images of each, evenly from each folder's sorted files.
 
     They are those of `root/test/CLASS` where there is such a folder, else those of `root/CLASS`;
     the rest is as for `load`. Raises DataError.
@@ -61,7 +63,7 @@ def load_some(root: Path, *, image_size: int, channels: int, per_class: int) -> 
     files = _files(folder)
     names = _class_names({"all": files}, folder)
     few = {name: paths[:: -(-len(paths) // per_class)] for name, paths in files.items()}
-    return _decode(few, names, image_size, channels)
+    return names, _decode(few, names, image_size, channels)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -195,7 +195,7 @@ class FusedDetector(Detector):
                 reasons[part] = self._why_not(detector)
                 continue
             try:
-                with _at_most(self._share(detector)):
+                with at_most(self._share(detector)):
                     heard[part] = detector.measure(model)
             except ModelError as fault:
                 # What goes wrong on the way to gradients takes no other part's answer away.
@@ -312,7 +312,7 @@ class FusedDetector(Detector):
 
 
 @contextlib.contextmanager
-def _at_most(seconds: float) -> Iterator[None]:
+def at_most(seconds: float) -> Iterator[None]:
     """Raise UnsupportedModelError where what is done takes longer."""
     if seconds == math.inf:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,14 @@ from litmus.errors import UsageError
 from litmus.inversion.subject import ClassImages
 from litmus.seeds import torch_generator
 
-__all__ = ["MaskInversion", "MaskSettings", "anomaly_indices", "invert_masks"]
+__all__ = [
+    "MaskInversion",
+    "MaskSettings",
+    "anomaly_indices",
+    "invert_masks",
+    "reverse_masks",
+    "with_masks",
+]
 
 _CHUNK: Final = 1024
 """Images in one forward and backward pass; each class is in one of them whole."""
@@ -103,57 +111,73 @@ def anomaly_indices(norms: torch.Tensor) -> torch.Tensor:
 def invert_masks(
     module: nn.Module, clean: ClassImages, settings: MaskSettings, *, seed: int = 0
 ) -> MaskInversion:
-    """Reverse a trigger for every target class, all classes in one batch.
-
-    The trigger of a class is the mask of smallest norm among those that turned
-    `success_threshold` of the images; where there was none, the last one.
-    """
-    s = settings
-    k, _, channels, height, width = clean.images.shape
-    images = clean.images.flatten(0, 1)
-    mask = torch.full((k, 1, height, width), _INITIAL, requires_grad=True)
-    pattern = torch.zeros((k, channels, height, width), requires_grad=True)
-    # Betas as in the authors' code.
-    optimizer = torch.optim.Adam([mask, pattern], lr=s.learning_rate, betas=(0.5, 0.9))
-    schedule = _Schedule(s, k)
-    best = _Best(mask, pattern)
-    generator = torch_generator(seed, "masks")
-    for step in range(1, s.steps + 1):
-        chosen = images[torch.randperm(len(images), generator=generator)[: s.batch_images]]
-        optimizer.zero_grad()
-        schedule.count(_backward(module, chosen, mask, pattern, schedule.weight))
-        if step % s.patience == 0:
-            best.update(schedule.next(), mask, pattern)
-        optimizer.step()
-    masks, patterns = best.triggers(mask, pattern)
+    """Reverse a trigger for every target class, all classes in one batch: see `reverse_masks`."""
+    targets = range(clean.num_classes)
+    masks, patterns = reverse_masks(module, clean, settings, targets=targets, seed=seed)
     norms = masks.sum(dim=(1, 2, 3))
     return MaskInversion(
         masks=masks,
         patterns=patterns,
         norms=norms,
-        success=_success(module, images, masks, patterns),
+        success=_success(module, clean.images.flatten(0, 1), masks, patterns),
         indices=anomaly_indices(norms),
     )
+
+
+def reverse_masks(
+    module: nn.Module,
+    clean: ClassImages,
+    settings: MaskSettings,
+    *,
+    targets: Sequence[int],
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a mask (t, 1, h, w) and a pattern (t, c, h, w) for each of the classes `targets` (t,).
+
+    The trigger of a class is the mask of smallest norm among those that turned
+    `success_threshold` of the images; where there was none, the last one. A class's trigger does
+    not depend on which others are reversed beside it.
+    """
+    s = settings
+    channels, height, width = clean.images.shape[2:]
+    images, t = clean.images.flatten(0, 1), len(targets)
+    mask = torch.full((t, 1, height, width), _INITIAL, requires_grad=True)
+    pattern = torch.zeros((t, channels, height, width), requires_grad=True)
+    # Betas as in the authors' code.
+    optimizer = torch.optim.Adam([mask, pattern], lr=s.learning_rate, betas=(0.5, 0.9))
+    schedule = _Schedule(s, t)
+    best = _Best(mask, pattern)
+    labels = torch.tensor(list(targets))
+    generator = torch_generator(seed, "masks")
+    for step in range(1, s.steps + 1):
+        chosen = images[torch.randperm(len(images), generator=generator)[: s.batch_images]]
+        optimizer.zero_grad()
+        schedule.count(_backward(module, chosen, labels, mask, pattern, schedule.weight))
+        if step % s.patience == 0:
+            best.update(schedule.next(), mask, pattern)
+        optimizer.step()
+    return best.triggers(mask, pattern)
 
 
 def _backward(
     module: nn.Module,
     images: torch.Tensor,
+    labels: torch.Tensor,
     mask: torch.Tensor,
     pattern: torch.Tensor,
     weight: torch.Tensor,
 ) -> torch.Tensor:
-    """Add up the gradients of every class's loss; return the share of images turned (k,)."""
+    """Add up the gradients of every target's loss; return the share of images turned (t,)."""
     turned = []
-    for classes in torch.split(torch.arange(len(mask)), max(1, _CHUNK // len(images))):
-        masks = mask[classes].sigmoid()
-        logits = module(_stamped(images, masks, pattern[classes].sigmoid()))
-        targets = classes.repeat_interleave(len(images))
+    for rows in torch.split(torch.arange(len(mask)), max(1, _CHUNK // len(images))):
+        masks = mask[rows].sigmoid()
+        logits = module(with_masks(images, masks, pattern[rows].sigmoid()))
+        targets = labels[rows].repeat_interleave(len(images))
         loss = F.cross_entropy(logits, targets, reduction="sum") / len(images)
         norms = masks.sum(dim=(1, 2, 3))
-        (loss + (weight[classes] * norms).sum()).backward()  # type: ignore[no-untyped-call]
+        (loss + (weight[rows] * norms).sum()).backward()  # type: ignore[no-untyped-call]
         hits = logits.detach().argmax(dim=1) == targets
-        turned.append(hits.view(len(classes), -1).float().mean(dim=1))
+        turned.append(hits.view(len(rows), -1).float().mean(dim=1))
     return torch.cat(turned)
 
 
@@ -202,8 +226,8 @@ class _Best:
         return chosen.sigmoid(), colours.sigmoid()
 
 
-def _stamped(images: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor) -> torch.Tensor:
-    """Every image with every class's trigger, (k * n, c, h, w)."""
+def with_masks(images: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor) -> torch.Tensor:
+    """Return every image (n, c, h, w) with every one of t triggers, (t * n, c, h, w)."""
     stamped = images + masks[:, None] * (patterns[:, None] - images)
     return stamped.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
@@ -214,6 +238,6 @@ def _success(
     shares = []
     with torch.inference_mode():
         for label, (mask, pattern) in enumerate(zip(masks, patterns, strict=True)):
-            logits = module(_stamped(images, mask[None], pattern[None]))
+            logits = module(with_masks(images, mask[None], pattern[None]))
             shares.append((logits.argmax(dim=1) == label).float().mean())
     return torch.stack(shares)

@@ -18,7 +18,7 @@ from litmus.errors import UsageError
 from litmus.inversion.subject import ClassImages
 from litmus.seeds import torch_generator
 
-__all__ = ["PatchInversion", "PatchSettings", "all_pairs", "invert_patches"]
+__all__ = ["PatchInversion", "PatchSettings", "all_pairs", "invert_patches", "with_patch"]
 
 _CHUNK: Final = 512
 """Images in one forward and backward pass."""
@@ -96,6 +96,19 @@ class PatchInversion:
 def all_pairs(num_classes: int) -> list[tuple[int, int]]:
     """Return every pair of a source and another, target class."""
     return list(permutations(range(num_classes), 2))
+
+
+def with_patch(
+    images: torch.Tensor, patch: torch.Tensor, settings: PatchSettings, *, seed: int = 0
+) -> torch.Tensor:
+    """Return images (n, c, h, w) with a patch (c, size, size), each at a place of its own."""
+    size, stamped = settings.size, images.clone()
+    n, _, height, width = images.shape
+    generator = torch_generator(seed, "places")
+    places = PLACES[settings.place](n, height, width, size, generator)
+    for image, (row, column) in zip(stamped, places.tolist(), strict=True):
+        image[:, row : row + size, column : column + size] = patch
+    return stamped
 
 
 def invert_patches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,16 @@ class ClassImages:
             order = torch.randperm(len(members), generator=generator)[:per_class]
             picked.append(split.images[members[order]])
         return cls(images=torch.stack(picked).float() / 255)
+
+    def split(self, count: int) -> tuple[ClassImages, ClassImages]:
+        """Return the first `count` images of every class, and the others."""
+        return ClassImages(images=self.images[:, :count]), ClassImages(
+            images=self.images[:, count:]
+        )
+
+    def reordered(self, classes: Sequence[int]) -> ClassImages:
+        """Return the images of these classes, in this order."""
+        return ClassImages(images=self.images[list(classes)])
 
     @property
     def num_classes(self) -> int:

@@ -59,20 +59,20 @@ def scan(
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
-    _check_thorough(thorough, images)
-    _check_architecture(architecture, trust_code)
+    check_thorough(thorough, images)
+    check_architecture(architecture, trust_code)
     limits = limits or (Limits.thorough() if thorough else Limits())
     listed = [paths] if isinstance(paths, str | Path) else paths
     with Crew(jobs, asdict(limits)) as crew:
         # Imports numpy, as the process that was just started does at the same time.
         from litmus.scanning.judge import Judge
 
-        candidates = _candidates(detector)
+        candidates = candidates_of(detector)
         if thorough:
             candidates = candidates.thorough(images=images is not None)
         judge = Judge(candidates, fpr)
         shared = {
-            "preprocessing": _stated(preprocessing),
+            "preprocessing": stated_keys(preprocessing),
             "thorough": thorough,
             "architecture": architecture,
             "trust_code": trust_code,
@@ -83,26 +83,29 @@ def scan(
         yield from _in_order(find_targets(listed), crew, judge, shared)
 
 
-def _check_architecture(architecture: str | None, trust_code: bool) -> None:
+def check_architecture(architecture: str | None, trust_code: bool) -> None:
+    """Raise UsageError where `--architecture` is malformed, or code without `--trust-code`."""
     if architecture is not None:
         from litmus.formats.stated_network import StatedNetwork
 
         StatedNetwork.parse(architecture, trust_code=trust_code)
 
 
-def _check_thorough(thorough: bool, images: str | Path | None) -> None:
+def check_thorough(thorough: bool, images: str | Path | None) -> None:
+    """Raise MissingExtraError where gradients can't be taken, UsageError for images without."""
     if images is not None and not thorough:
         raise UsageError("--images goes with --thorough", got=images)
     if not thorough:
         return
     if missing := [name for name in ("torch", "onnx2torch") if find_spec(name) is None]:
         raise MissingExtraError(
-            f"a thorough scan needs {' and '.join(missing)}",
+            f"taking gradients needs {' and '.join(missing)}",
             expected="pip install 'litmus-patterns[thorough]'",
         )
 
 
-def _candidates(detector: str | Path | Candidates | None) -> Candidates:
+def candidates_of(detector: str | Path | Candidates | None) -> Candidates:
+    """Return the detectors that a caller means; None means the bundled ones."""
     from litmus.detectors.candidates import Candidates
 
     if isinstance(detector, Candidates):
@@ -110,8 +113,8 @@ def _candidates(detector: str | Path | Candidates | None) -> Candidates:
     return Candidates.bundled() if detector is None else Candidates.of(detector)
 
 
-def _stated(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str, Any]:
-    """The keys that were stated for every file, checked."""
+def stated_keys(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict[str, Any]:
+    """Return the keys that were stated for every file, checked; raises UsageError."""
     from litmus.formats.preprocessing import Preprocessing
 
     if not isinstance(preprocessing, Preprocessing):

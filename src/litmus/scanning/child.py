@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from litmus.detectors import Detector
 from litmus.errors import LitmusError, MissingExtraError, ShapeError, UnsupportedModelError
@@ -16,6 +16,10 @@ from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.resizing import ResizedModel, may_resize
 from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
+from litmus.scanning.inverting import explain_model
+
+if TYPE_CHECKING:
+    from litmus.inversion.explaining import CleanImages
 
 __all__ = ["OPTIONS", "score_file"]
 
@@ -34,13 +38,17 @@ def score_file(
     detectors: Mapping[str, Detector],
     *,
     memory_mib: float = math.inf,
+    clean: CleanImages | None = None,
 ) -> dict[str, object]:
     """Score one file by the first detector of its shape; what goes wrong is an answer, too.
 
-    The request is a file's `path` and `format`, and what `OPTIONS` names.
+    The request is a file's `path` and `format`, and what `OPTIONS` names. One with `explain` has
+    triggers of the file reversed on `clean` images instead, see `inverting`.
     """
     path = request["path"]
     try:
+        if "explain" in request:
+            return _explain(Path(path), request, detectors, clean)
         return _score(Path(path), request, detectors)
     except (UnsupportedModelError, MissingExtraError) as fault:
         return {"status": "skipped", "reason": _without_path(str(fault), path)}
@@ -91,6 +99,16 @@ def _score(
         "load_seconds": loaded - started,
         "measure_seconds": time.perf_counter() - loaded,
     }
+
+
+def _explain(
+    path: Path,
+    request: Mapping[str, Any],
+    detectors: Mapping[str, Detector],
+    clean: CleanImages | None,
+) -> dict[str, object]:
+    model = _load(path, request, [detector.input_spec for detector in detectors.values()])
+    return explain_model(model, request, detectors, clean)
 
 
 def _load(path: Path, request: Mapping[str, Any], shapes: Sequence[InputSpec]) -> Model:

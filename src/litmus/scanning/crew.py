@@ -71,17 +71,20 @@ class Crew:
         thorough: bool = False,
         images: str | Path | None = None,
         architecture: str | None = None,
+        explained: Mapping[str, object] | None = None,
     ) -> None:
         """Say which detectors' files may score, by name, in the order in which they are tried.
 
         And whether by gradients, and on which clean images. `architecture` is the network of files
-        that hold weights alone.
+        that hold weights alone, `explained` the images for models that are explained, and their
+        shape.
         """
         self._set_up = {
             "detectors": {name: str(path.absolute()) for name, path in detectors.items()},
             "thorough": thorough,
             "images": None if images is None else str(images),
             "architecture": architecture,
+            "explained": explained,
         }
 
     @property

@@ -19,7 +19,7 @@ from litmus.models import InputSpec
 from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "clean_all", "clean_text", "digests_of_external"]
 
 _MAX_NOTES: Final = 50
 _MAX_TEXT: Final = 1000
@@ -39,7 +39,7 @@ class Judge:
     def result(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
         """Return the result for one file: `answer` is a mother's, the reply in it a child's."""
         if "failed" in answer:
-            return Failed(path=target.path, error=_clean(answer["failed"]))
+            return Failed(path=target.path, error=clean_text(answer["failed"]))
         try:
             reply = json.loads(answer["reply"])
             return self._result(target, answer, reply)
@@ -51,23 +51,23 @@ class Judge:
     ) -> ScanResult:
         """Raises ValueError, TypeError, KeyError or OverflowError for a malformed reply."""
         if reply["status"] == "skipped":
-            return Skipped(path=target.path, reason=_clean(reply["reason"]))
+            return Skipped(path=target.path, reason=clean_text(reply["reason"]))
         if reply["status"] == "failed":
-            return Failed(path=target.path, error=_clean(reply["error"]))
+            return Failed(path=target.path, error=clean_text(reply["error"]))
         if reply["status"] == "unmatched":
-            resizable = _clean_all(reply["resizable"][:_MAX_NOTES])
-            reason = self._candidates.why_none(_clean(reply["takes"])[:_MAX_SHAPE], resizable)
+            resizable = clean_all(reply["resizable"][:_MAX_NOTES])
+            reason = self._candidates.why_none(clean_text(reply["takes"])[:_MAX_SHAPE], resizable)
             return Skipped(path=target.path, reason=reason)
         if reply["status"] != "scored":
             raise ValueError(reply["status"])
         name, detector, calibrated = self._detector(reply)
         measurement = _measurement(reply, detector)
-        classes, external = _clean_all(reply["classes"]), _clean_all(reply["external_files"])
+        classes, external = clean_all(reply["classes"]), clean_all(reply["external_files"])
         try:
             judgement = detector.judge(
-                measurement, fpr=self._fpr, out_of_scope=_clean(reply["out_of_scope"])
+                measurement, fpr=self._fpr, out_of_scope=clean_text(reply["out_of_scope"])
             )
-            digests = _digests(target.path, external)
+            digests = digests_of_external(target.path, external)
         except (ModelError, OSError) as fault:
             return Failed(path=target.path, error=f"external data: {fault}")
         except UsageError as fault:
@@ -81,9 +81,9 @@ class Judge:
             verdict=judgement.verdict if calibrated else "inconclusive",
             notes=(
                 *self._candidates.how_picked(name),
-                *_clean_all(reply["notes"][:_MAX_NOTES]),
+                *clean_all(reply["notes"][:_MAX_NOTES]),
                 # What a fused detector says of its parts comes from the file's process, too.
-                *_clean_all(list(judgement.notes)),
+                *clean_all(list(judgement.notes)),
             ),
             seconds=answer["seconds"],
             model_sha256=answer["sha256"],
@@ -95,7 +95,7 @@ class Judge:
             external_sha256=digests,
             member_scores=tuple(measurement.member_scores),
             parts=tuple(measurement.parts),
-            out_of_scope=_clean_all(list(judgement.out_of_scope)),
+            out_of_scope=clean_all(list(judgement.out_of_scope)),
         )
 
     def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector, bool]:
@@ -139,7 +139,7 @@ def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
     return measurement
 
 
-def _digests(path: Path, external: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def digests_of_external(path: Path, external: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return the digests of files that a model's file refers to, taken here and not in the child.
 
     Raises ModelError where one lies outside of the model's folder or is too large, OSError where
@@ -151,14 +151,18 @@ def _digests(path: Path, external: tuple[str, ...]) -> tuple[tuple[str, str], ..
     return tuple((name, sha256_of(file)) for name, file in files.items())
 
 
-def _clean(text: object) -> str:
-    """A text that may come from a hostile file, without control characters and not too long."""
+def clean_text(text: object) -> str:
+    """Return a text that a hostile file may have chosen, printable and not too long.
+
+    Raises TypeError where it is none.
+    """
     if not isinstance(text, str):
         raise TypeError(text)
     return printable(text[:_MAX_TEXT])
 
 
-def _clean_all(texts: object) -> tuple[str, ...]:
+def clean_all(texts: object) -> tuple[str, ...]:
+    """Return a list of such texts, clean; raises TypeError where it is none."""
     if not isinstance(texts, list):
         raise TypeError(texts)
-    return tuple(_clean(text) for text in texts)
+    return tuple(clean_text(text) for text in texts)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from litmus.artifacts import sha256_of
 from litmus.detectors import Detector, load_detector
@@ -29,13 +29,18 @@ from litmus.errors import LitmusError, ModelError, RecipeError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.child import score_file
+from litmus.scanning.inverting import load_explained
 from litmus.scanning.warmup import (
+    import_gradients,
     import_onnx,
     import_torch,
     made_thorough,
     rehearsal,
     rehearse,
 )
+
+if TYPE_CHECKING:
+    from litmus.inversion.explaining import CleanImages
 
 __all__ = ["MAX_REPLY_BYTES", "main"]
 
@@ -57,6 +62,7 @@ class _Office:
 
     detectors: Mapping[str, Detector]
     thorough: bool
+    clean: CleanImages | None
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
@@ -128,9 +134,14 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
     small_model = _rehearse_all(detectors)
     if setup["thorough"]:
         detectors = made_thorough(detectors, setup["images"], limits["wall_seconds"])
+    clean = None
+    if setup["explained"]:
+        import_gradients()
+        clean = load_explained(setup["explained"])
     return _Office(
         detectors=detectors,
         thorough=setup["thorough"],
+        clean=clean,
         bounds=_bounds(**limits),
         rehearsal=small_model,
         **limits,
@@ -260,7 +271,12 @@ def _become_child(office: _Office, requests: int, replies: int, *, warm_up: bool
         with os.fdopen(requests) as file:
             line = file.read()
         if line:  # otherwise there are no more files
-            outcome = score_file(json.loads(line), office.detectors, memory_mib=office.memory_mib)
+            outcome = score_file(
+                json.loads(line),
+                office.detectors,
+                memory_mib=office.memory_mib,
+                clean=office.clean,
+            )
             with os.fdopen(replies, "w") as answer:
                 answer.write(json.dumps(outcome) + "\n")
         code = 0

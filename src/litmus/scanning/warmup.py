@@ -16,7 +16,14 @@ from litmus.scanning.child import OPTIONS, score_file
 _SHARE: Final = 0.9
 """Of a file's time, for what takes gradients."""
 
-__all__ = ["import_onnx", "import_torch", "made_thorough", "rehearsal", "rehearse"]
+__all__ = [
+    "import_gradients",
+    "import_onnx",
+    "import_torch",
+    "made_thorough",
+    "rehearsal",
+    "rehearse",
+]
 
 
 def import_onnx() -> None:
@@ -53,7 +60,7 @@ def made_thorough(
     """
     from litmus.datasets.clean import load_clean_images
 
-    _import_gradients()
+    import_gradients()
     seconds = _SHARE * wall_seconds
     made, faults = {}, []
     for name, detector in detectors.items():
@@ -71,7 +78,8 @@ def made_thorough(
     return made
 
 
-def _import_gradients() -> None:
+def import_gradients() -> None:
+    """Import what converts a graph to PyTorch and what optimises images."""
     from torch import nn
 
     import litmus.formats.onnx_torch  # noqa: F401

@@ -46,8 +46,8 @@ Read = Callable[[Random, Path], None]
 class Fuzzed:
     """A target: `read` makes an input with a generator, in a folder of its own, and reads it.
 
-    `prepare` makes what all inputs begin with, before any is timed. `in_child` says that a child process reads it under a limit of memory, so that wanting more
-    is no finding.
+    `prepare` makes what all inputs begin with, before any is timed. `in_child` says that a child
+    process reads it under a limit of memory, so that wanting more is no finding.
     """
 
     read: Read

@@ -6,6 +6,7 @@ tells what this kernel grants without privilege; a `Cell` gives up everything el
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -47,14 +48,13 @@ class Confinement:
 class Cell:
     """The walls around this process: what no file needs goes at once, the rest in `close`.
 
-    So that a process that waits for its file has most of the work behind it. Raises OSError where
-    what `sandbox` grants can't be had: nothing may be parsed then.
+    So that a process that waits for its file has most of the work behind it. It has given up
+    privileges before, or its parent has. Raises OSError where what `sandbox` grants can't be had:
+    nothing may be parsed then.
     """
 
     def __init__(self, sandbox: Sandbox, *, network: bool = False) -> None:
         self._ruleset: int | None = None
-        if sandbox.held:
-            give_up_privileges()
         if sandbox.landlock:
             self._ruleset = landlock.ruleset(sandbox.landlock, network=network)
         if sandbox.seccomp:
@@ -68,7 +68,12 @@ class Cell:
 
 
 def find_sandbox() -> Sandbox:
-    """Return what holds here, tried by processes that end then."""
+    """Return what holds here, tried by processes that end then.
+
+    This one gives up privileges that programs which it runs might gain.
+    """
+    with contextlib.suppress(OSError):  # where that fails, so does all else
+        give_up_privileges()
     refused: list[tuple[str, str]] = []
     version, filters = 0, True
     try:

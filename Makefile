@@ -29,9 +29,10 @@ bundle: $(VENV)/installed
 	$(BIN)/python -m tools.bundle $(NAME) $(if $(ZOOS),--zoos $(ZOOS)) \
 		$(if $(WORKERS),--workers $(WORKERS))
 
-# INPUTS=N inputs for each parser that is ours, SEED=N other ones.
+# INPUTS=N inputs for each parser that is ours, SEED=N other ones, OUTPUT=FILE for the figures.
 fuzz: $(VENV)/installed
-	$(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(OUTPUT),-o $(OUTPUT))
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info

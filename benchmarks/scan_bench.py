@@ -1,15 +1,17 @@
 """How long a scan takes: one file in a process of its own, and each further file in a folder.
 
 The second figure stands beside a bare onnxruntime loop that loads each file and runs the same
-patterns, without isolation. Both are measured in turns, since the machine may be busy, and as
-processor time of all processes together, which depends less on that.
+images in the same batches, without isolation, recognition or a score. What those images are is
+recorded from a scan's own code on the first file. Both are measured in turns, since the machine may
+be busy, and as processor time of all processes together, which depends less on that.
 
-    python -m benchmarks.scan_bench [--files 200] [--jobs 1] [--rounds 5]
+    python -m benchmarks.scan_bench [--files 1000] [--jobs 1] [--rounds 5] [--detector NAME]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import statistics
 import subprocess
@@ -18,75 +20,151 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
+from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.report import report
-from litmus.detectors.calibration import Calibration
-from litmus.detectors.patterns import Member, ULPDetector
-from litmus.formats.onnx_file import create_session
+from litmus.detectors.candidates import Candidates
+from litmus.formats import onnx_file
 from litmus.models import InputSpec
+from litmus.scanning.child import OPTIONS, score_file
+
+SPEC: Final = InputSpec(channels=1, height=28, width=28, num_classes=10)
+LIMITS: Final = {
+    "beyond_bare_ms": 10.0,
+    "parent_peak_mib": 300.0,
+    "cold_seconds": 1.0,
+    "help_seconds": 0.3,
+}
+"""What each figure may be at most."""
+
+# Scans a folder as a program of its own, whose peak is then a scan's and not a benchmark's.
+SCAN: Final = """
+import json, os, sys, time
+from pathlib import Path
 from litmus.scanning import Scored, scan
 
-SPEC = InputSpec(channels=1, height=28, width=28, num_classes=10)
-MEMBERS, PATTERNS = 5, 10
+def peak(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+folder, jobs, detector = sys.argv[1], int(sys.argv[2]), sys.argv[3] or None
+results = scan(folder, jobs=jobs, detector=detector)
+first = next(results)
+started, number = time.perf_counter(), 0
+mothers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+for result in results:
+    assert isinstance(result, Scored), result
+    number += 1
+    if number % 100 == 0:
+        mother_peak = max(map(peak, mothers))
+seconds = time.perf_counter() - started
+print(json.dumps({
+    "scan_ms_per_file_and_worker": seconds * 1e3 / number * jobs,
+    "parent_peak_mib": peak("self"),
+    "mother_peak_mib": mother_peak,
+    "sandbox": ", ".join(first.sandbox.held),
+}))
+"""
 
 
 def main() -> None:
-    """Make models and a detector, measure, and print one JSON object."""
+    """Make models, measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=200)
+    parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--detector", default="", help="by default the one that the shape picks")
     parser.add_argument("-o", "--output", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
     output = options.__dict__.pop("output")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        detector = make_detector()
-        (folder / "bench.litmus").write_bytes(detector.to_bytes())
         for i in range(options.files):
-            (folder / "models").mkdir(exist_ok=True)
-            (folder / "models" / f"{i:05}.onnx").write_bytes(make_model(i))
-        facts = measure(folder, detector, options.jobs, options.rounds)
-    report({**vars(options), **facts}, output)
+            (folder / f"{i:05}.onnx").write_bytes(make_model(i))
+        facts = measure(folder, options.jobs, options.rounds, options.detector)
+    report({**vars(options), **facts, "limits": LIMITS}, output)
 
 
-def measure(folder: Path, detector: ULPDetector, jobs: int, rounds: int) -> dict[str, object]:
-    """Return medians: seconds for the cold scan, milliseconds a file for the others."""
-    files = sorted((folder / "models").iterdir())
-    queries = detector.queries
+def measure(folder: Path, jobs: int, rounds: int, detector: str) -> dict[str, object]:
+    """Return medians: seconds for whole programs, milliseconds a file for the others."""
+    files = sorted(folder.iterdir())
+    feeds = asked_of(files[0], detector)
     rows: dict[str, list[float]] = {}
+    sandbox = ""
 
     def bare() -> None:
         for file in files:
-            create_session(file.read_bytes(), file).run(None, {"x": queries})
-
-    def further() -> float:
-        results = scan(folder / "models", detector=folder / "bench.litmus", jobs=jobs)
-        assert isinstance(next(results), Scored)  # the mother is warm
-        started = time.perf_counter()
-        assert all(isinstance(result, Scored) for result in results)
-        return (time.perf_counter() - started) * 1e3 / (len(files) - 1) * jobs
-
-    def cold() -> None:
-        command = [sys.executable, "-m", "litmus", "scan", str(files[0])]
-        command += ["--detector", str(folder / "bench.litmus")]
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        assert done.returncode in (0, 1), done.returncode
+            session = onnx_file.create_session(file.read_bytes(), file)
+            for feed in feeds:
+                session.run(None, feed)
 
     for _ in range(rounds):
         wall, cpu = timed(bare)
-        rows.setdefault("bare_ms_per_file", []).append(wall * 1e3 / len(files))
-        rows.setdefault("bare_cpu_ms_per_file", []).append(cpu * 1e3 / len(files))
-        rows.setdefault("scan_ms_per_file_and_worker", []).append(further())
-        wall, cpu = timed(cold)
-        rows.setdefault("cold_seconds", []).append(wall)
-        rows.setdefault("cold_cpu_seconds", []).append(cpu)
+        figures = {
+            "bare_ms_per_file": wall * 1e3 / len(files),
+            "bare_cpu_ms_per_file": cpu * 1e3 / len(files),
+        }
+        done, _, cpu = run("-c", SCAN, str(folder), str(jobs), detector)
+        told = json.loads(done)
+        sandbox = told.pop("sandbox")
+        figures |= {**told, "scan_cpu_ms_per_file": cpu * 1e3 / len(files)}
+        figures["beyond_bare_ms"] = (
+            figures["scan_ms_per_file_and_worker"] - figures["bare_ms_per_file"]
+        )
+        chosen = ["--detector", detector] if detector else []
+        _, *figures_of = run("-m", "litmus", "scan", str(files[0]), *chosen)
+        figures["cold_seconds"], figures["cold_cpu_seconds"] = figures_of
+        _, *figures_of = run("-m", "litmus", "--help")
+        figures["help_seconds"], figures["help_cpu_seconds"] = figures_of
+        for name, value in figures.items():
+            rows.setdefault(name, []).append(value)
     medians = {name: round(statistics.median(values), 3) for name, values in rows.items()}
-    beyond = medians["scan_ms_per_file_and_worker"] - medians["bare_ms_per_file"]
-    return {**medians, "beyond_bare_ms": round(beyond, 3)}
+    images = sum(len(next(iter(feed.values()))) for feed in feeds)
+    return {**medians, "images_per_file": images, "runs_per_file": len(feeds), "sandbox": sandbox}
+
+
+def asked_of(file: Path, detector: str) -> list[dict[str, NDArray[Any]]]:
+    """Return what a scan feeds to the session of a model, batch by batch."""
+    feeds: list[dict[str, NDArray[Any]]] = []
+    create = onnx_file.create_session
+
+    def recording(*arguments: Any) -> Any:
+        session = create(*arguments)
+        run_as_before = session.run
+
+        def run_recorded(outputs: Any, feed: dict[str, NDArray[Any]], *more: Any) -> Any:
+            feeds.append({name: array.copy() for name, array in feed.items()})
+            return run_as_before(outputs, feed, *more)
+
+        session.run = run_recorded
+        return session
+
+    candidates = Candidates.of(detector) if detector else Candidates.bundled()
+    request = {**OPTIONS, "path": str(file), "format": "onnx"}
+    with mock.patch.object(onnx_file, "create_session", recording):
+        outcome = score_file(request, candidates.detectors)
+    assert outcome["status"] == "scored", outcome
+    return feeds
+
+
+def run(*arguments: str) -> tuple[str, float, float]:
+    """Run Python; return what it prints, and its wall-clock and processor seconds."""
+    out = ""
+
+    def work() -> None:
+        nonlocal out
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+        assert done.returncode in (0, 1), done.returncode
+        out = done.stdout
+
+    wall, cpu = timed(work)
+    return out, wall, cpu
 
 
 def timed(work: Callable[[], None]) -> tuple[float, float]:
@@ -100,33 +178,6 @@ def cpu_seconds() -> float:
     """Processor time of this process and of its children that have ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
-
-
-def make_detector() -> ULPDetector:
-    """Five members of ten random patterns each, as many as a shipped detector has."""
-    random = np.random.default_rng(0)
-    features = PATTERNS * SPEC.num_classes
-    member = [
-        Member(
-            patterns=random.random((PATTERNS, *SPEC.image_shape)).astype(np.float32),
-            parameters={
-                "weight": random.normal(size=(2, features)),
-                "bias": np.zeros(2),
-                "mean": np.zeros(features),
-                "std": np.ones(features),
-            },
-        )
-        for _ in range(MEMBERS)
-    ]
-    calibration = Calibration(
-        scores=random.normal(size=199),
-        members=np.arange(199) % MEMBERS,
-        temperature=1.0,
-        scope_limit=1e3,
-    )
-    return ULPDetector(
-        input_spec=SPEC, calibration=calibration, scope={}, held_out={}, members=member
-    )
 
 
 def make_model(seed: int) -> bytes:

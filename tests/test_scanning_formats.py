@@ -17,8 +17,10 @@ from onnx import version_converter
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from litmus.architectures.lenet import LeNet5
 from litmus.detectors.candidates import Candidates
 from litmus.errors import UsageError
+from litmus.models import InputSpec
 from litmus.scanning import Failed, ScanResult, Scored, Skipped, scan
 from tests.formats.onnx_models import SPEC as ONNX_SPEC
 from tests.formats.onnx_models import classifier, detector, layer_detector, save
@@ -174,9 +176,11 @@ def test_without_a_name_no_detector_is_asked_with_resized_images(tmp_path: Path)
     assert "named by --detector, colour would be asked with resized images" in result.reason
 
 
-def as_onnx(module: nn.Module, *, opset: int = 17, nhwc: bool = False) -> onnx.ModelProto:
+def as_onnx(
+    module: nn.Module, *, opset: int = 17, nhwc: bool = False, spec: InputSpec = SPEC
+) -> onnx.ModelProto:
     """What PyTorch's older exporter, which knows old opsets, makes of a network."""
-    example = torch.zeros(2, *SPEC.image_shape)
+    example = torch.zeros(2, *spec.image_shape)
     if nhwc:
         module, example = nn.Sequential(ChannelsFirst(), module), example.permute(0, 2, 3, 1)
     buffer = io.BytesIO()
@@ -206,17 +210,29 @@ ENDINGS: dict[str, tuple[nn.Module, ...]] = {
 }
 
 
-def test_every_export_of_a_model_has_the_same_score(run: Run) -> None:
-    module = confident(network())
-    contents = {
+def every_export(module: nn.Module, spec: InputSpec) -> dict[str, bytes]:
+    return {
         f"{ending} {'nhwc' if nhwc else 'nchw'} {opset}.onnx": as_onnx(
-            nn.Sequential(module, *layers), opset=opset, nhwc=nhwc
+            nn.Sequential(module, *layers), opset=opset, nhwc=nhwc, spec=spec
         ).SerializeToString()
         for ending, layers in ENDINGS.items()
         for nhwc in (False, True)
         for opset in (11, 13, 17, LATEST)
     }
-    results = run(contents)
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_every_export_of_a_model_has_the_same_score(run: Run, bundled: bool) -> None:
+    if bundled:
+        spec = InputSpec(channels=1, height=28, width=28, num_classes=10)
+        module: nn.Module = LeNet5().build(spec, seed=0)
+    else:
+        spec, module = SPEC, confident(network())
+    contents = every_export(module, spec)
+    results = run(contents, detector=None) if bundled else run(contents)
+    assert {r.detector for r in results if isinstance(r, Scored)} == (
+        {"mnist"} if bundled else {"tiny.litmus"}
+    )
     scores = {r.path.name: r.score for r in results if isinstance(r, Scored)}
     assert scores.keys() == contents.keys(), results
     plain = scores["logits nchw 17.onnx"]

@@ -97,6 +97,7 @@ def _serve(replies: Any, target: str, seed: int, numbers: range) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + _BYTES, held + _BYTES))
+    TARGETS[target].prepare()
     with tempfile.TemporaryDirectory() as folder:
         for number in numbers:
             replies.send(read_one(target, seed, number, Path(folder)))

@@ -46,13 +46,14 @@ Read = Callable[[Random, Path], None]
 class Fuzzed:
     """A target: `read` makes an input with a generator, in a folder of its own, and reads it.
 
-    `in_child` says that a child process reads it under a limit of memory, so that wanting more
-    is no finding.
+    `prepare` makes what all inputs begin with, before any is timed. `in_child` says that a child
+    process reads it under a limit of memory, so that wanting more is no finding.
     """
 
     read: Read
     allowed: tuple[type[Exception], ...]
     in_child: bool = False
+    prepare: Callable[[], object] = tuple
 
 
 @cache
@@ -278,8 +279,8 @@ TARGETS: Final[dict[str, Fuzzed]] = {
     "onnx": Fuzzed(read=_read_onnx, allowed=(ModelError,), in_child=True),
     "tensors": Fuzzed(read=_read_tensors, allowed=(ZooError,)),
     "sidecar": Fuzzed(read=_read_sidecar, allowed=(ModelError,), in_child=True),
-    "torch": Fuzzed(read=_read_torch, allowed=(ModelError,), in_child=True),
-    "first-bytes": Fuzzed(read=_read_first_bytes, allowed=()),
+    "torch": Fuzzed(read=_read_torch, allowed=(ModelError,), in_child=True, prepare=_torch_files),
+    "first-bytes": Fuzzed(read=_read_first_bytes, allowed=(), prepare=_torch_files),
     "detector": Fuzzed(read=_read_detector, allowed=(DetectorError,)),
     "reply": Fuzzed(read=_read_reply, allowed=()),
     "architecture": Fuzzed(read=_read_architecture, allowed=(UsageError,)),

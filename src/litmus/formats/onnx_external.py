@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from litmus.errors import ModelError
 from litmus.formats.onnx_graph import graphs_of
@@ -17,7 +17,11 @@ from litmus.formats.onnx_graph import graphs_of
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, TensorProto
 
-__all__ = ["inside_folder", "load_external_data"]
+__all__ = ["inside_folder", "load_external_data", "may_refer_to_files"]
+
+_KEY: Final = b"location"
+"""With which a tensor names the file that it lies in."""
+_PIECE: Final = 1 << 20
 
 
 def load_external_data(model: ModelProto, path: Path, max_bytes: int) -> tuple[str, ...]:
@@ -41,6 +45,20 @@ def load_external_data(model: ModelProto, path: Path, max_bytes: int) -> tuple[s
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
     return tuple(sorted(read))
+
+
+def may_refer_to_files(path: Path) -> bool:
+    """Return whether an ONNX file has the word by which it would name another; it's not parsed.
+
+    Raises OSError where it can't be read.
+    """
+    end = b""
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            if _KEY in end + piece:
+                return True
+            end = piece[-len(_KEY) :]
+    return False
 
 
 def _read_external(path: Path, entries: dict[str, str], max_bytes: int) -> bytes:

@@ -15,6 +15,7 @@ from litmus.scanning.results import (
     FAIL_ON,
     Failed,
     Limits,
+    Sandbox,
     ScanResult,
     Scored,
     Skipped,
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
     from litmus.formats.preprocessing import Preprocessing
     from litmus.scanning.judge import Judge
 
-__all__ = ["FAIL_ON", "Failed", "Limits", "ScanResult", "Scored", "Skipped", "exit_code", "scan"]
+__all__ = [
+    "FAIL_ON",
+    "Failed",
+    "Limits",
+    "Sandbox",
+    "ScanResult",
+    "Scored",
+    "Skipped",
+    "exit_code",
+    "scan",
+]
 
 
 def scan(
@@ -54,7 +65,8 @@ def scan(
     process imports, if `trust_code`. Each file is read by a process of its own under `limits`,
     `jobs` at a time; closing the generator ends them. Gradients are taken only if `thorough`,
     which needs PyTorch and has wider limits; clean `images`, a folder with one folder a class or
-    the name of a data set, go with it. Raises UsageError, MissingExtraError or DetectorError
+    the name of a data set, go with it. Each result says what held its process, see
+    `docs/sandbox.md`. Raises UsageError, MissingExtraError or DetectorError
     before the first result.
     """
     if jobs < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from litmus.errors import ModelError, UsageError
 from litmus.formats.onnx_external import inside_folder
 from litmus.formats.resizing import may_resize
 from litmus.models import InputSpec
-from litmus.scanning.results import Failed, ScanResult, Scored, Skipped, printable
+from litmus.scanning.results import Failed, Sandbox, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Target
 
 __all__ = ["Judge", "clean_all", "clean_text", "digests_of_external"]
@@ -38,6 +39,9 @@ class Judge:
 
     def result(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
         """Return the result for one file: `answer` is a mother's, the reply in it a child's."""
+        return replace(self._believed(target, answer), sandbox=_sandbox(answer))
+
+    def _believed(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
         if "failed" in answer:
             return Failed(path=target.path, error=clean_text(answer["failed"]))
         try:
@@ -119,6 +123,15 @@ class Judge:
         if not self._candidates.named or not may_resize(own_spec, detector.input_spec):
             raise ValueError("a detector for models of another shape")
         return name, detector, False
+
+
+def _sandbox(answer: Mapping[str, Any]) -> Sandbox | None:
+    """What a mother says that held its child; a mother that is dead says nothing."""
+    told = answer.get("sandbox")
+    if told is None:
+        return None
+    refused = tuple((name, reason) for name, reason in told["refused"])
+    return Sandbox(landlock=told["landlock"], seccomp=told["seccomp"], refused=refused)
 
 
 def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import math
 import os
 import resource
 import select
@@ -19,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
@@ -28,8 +27,12 @@ from litmus.detectors import Detector, load_detector
 from litmus.errors import LitmusError, ModelError, RecipeError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
+from litmus.scanning.belongings import bounds, keep_only
 from litmus.scanning.child import score_file
+from litmus.scanning.confinement import Cell, Confinement, code_folders, find_sandbox
 from litmus.scanning.inverting import load_explained
+from litmus.scanning.results import Sandbox
+from litmus.scanning.system_calls import hide_memory
 from litmus.scanning.warmup import (
     import_gradients,
     import_onnx,
@@ -47,9 +50,6 @@ __all__ = ["MAX_REPLY_BYTES", "main"]
 MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
 """What a child may say: 100 patterns through 1,000 classes take 2 MB."""
 
-_MIB: Final = 1024 * 1024
-_MAX_DESCRIPTORS: Final = 1 << 20
-_STATUS: Final = Path("/proc/self/statm")
 _LOAD: Final = Path("/proc/loadavg")
 
 
@@ -68,6 +68,9 @@ class _Office:
     bounds: list[tuple[int, tuple[int, int]]]
     rehearsal: int
     """Descriptor of a file with a small model."""
+    sandbox: Sandbox
+    code: tuple[str, ...]
+    """What a child may read beside its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scanner decides what Ctrl-C means
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a library that prints must not garble the replies
+    with contextlib.suppress(OSError):
+        hide_memory()
+    sandbox = find_sandbox()
     import_onnx()
     setup = json.loads(sys.stdin.readline() or "null")
     if setup is None:
         return
     try:
-        office = _open_office(setup)
+        office = _open_office(setup, sandbox)
     except LitmusError as fault:
         kind = "architecture" if isinstance(fault, RecipeError) else "detector"
         _answer(replies, {"setup_error": str(fault), "kind": kind})
@@ -100,12 +106,14 @@ def main() -> None:
     child, leaving = _fork_child(office), None
     for line in sys.stdin:
         request, started = json.loads(line), time.perf_counter()
+        path = Path(request["path"])
         try:
-            digest = _digest(Path(request["path"]))
+            digest = _digest(path)
+            granted = Confinement.of_file(path, request["format"], office.code)
         except (OSError, ModelError) as fault:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
-        _tell(child, line)
+        _tell(child, {**request, "readable": granted.readable})
         # What gradients take is long beside a rehearsal, and would be taken in it, too.
         ahead = not office.thorough and _a_core_is_free()
         following = _fork_child(office, warm_up=True) if ahead else None
@@ -114,7 +122,8 @@ def main() -> None:
             _end(leaving)
         outcome = _hear(child, office.wall_seconds)
         seconds = time.perf_counter() - started
-        _answer(replies, {"sha256": digest, "seconds": seconds, **outcome})
+        told = {"sha256": digest, "seconds": seconds, "sandbox": asdict(sandbox)}
+        _answer(replies, {**told, **outcome})
         leaving = child if "reply" in outcome else None
         child = following or _fork_child(office)
 
@@ -126,7 +135,7 @@ def _answer(replies: TextIO, message: Mapping[str, object]) -> None:
         sys.exit(1)
 
 
-def _open_office(setup: Mapping[str, Any]) -> _Office:
+def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
     detectors = {name: load_detector(path) for name, path in setup["detectors"].items()}
     if setup["needs_torch"]:
         import_torch(setup["architecture"])
@@ -142,8 +151,11 @@ def _open_office(setup: Mapping[str, Any]) -> _Office:
         detectors=detectors,
         thorough=setup["thorough"],
         clean=clean,
-        bounds=_bounds(**limits),
+        bounds=bounds(**limits),
         rehearsal=small_model,
+        sandbox=sandbox,
+        # PyTorch imports as it goes, and code of the user's own is imported in children.
+        code=code_folders() if setup["needs_torch"] else (),
         **limits,
     )
 
@@ -197,9 +209,9 @@ def _a_core_is_free() -> bool:
     return running <= len(os.sched_getaffinity(0)) + 1
 
 
-def _tell(child: _Child, line: str) -> None:
+def _tell(child: _Child, request: Mapping[str, object]) -> None:
     with contextlib.suppress(BrokenPipeError), os.fdopen(child.requests, "w") as requests:
-        requests.write(line)
+        requests.write(json.dumps(request))
 
 
 def _hear(child: _Child, seconds: float) -> dict[str, object]:
@@ -262,21 +274,14 @@ def _become_child(office: _Office, requests: int, replies: int, *, warm_up: bool
     code = 1
     try:
         gc.disable()
-        _keep_only(requests, replies, office.rehearsal)
+        keep_only(requests, replies, office.rehearsal)
         if warm_up:
             rehearse(office.rehearsal, office.detectors)
         os.close(office.rehearsal)
         for kind, pair in office.bounds:
             resource.setrlimit(kind, pair)
-        with os.fdopen(requests) as file:
-            line = file.read()
-        if line:  # otherwise there are no more files
-            outcome = score_file(
-                json.loads(line),
-                office.detectors,
-                memory_mib=office.memory_mib,
-                clean=office.clean,
-            )
+        outcome = _enclosed(office, requests)
+        if outcome is not None:  # otherwise there are no more files
             with os.fdopen(replies, "w") as answer:
                 answer.write(json.dumps(outcome) + "\n")
         code = 0
@@ -284,34 +289,30 @@ def _become_child(office: _Office, requests: int, replies: int, *, warm_up: bool
         os._exit(code)
 
 
-def _keep_only(*kept: int) -> None:
-    """Close every file but these: the scanner's pipes, and those of other children."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    start = 3
-    for descriptor in sorted(kept):
-        os.closerange(start, descriptor)
-        start = descriptor + 1
-    os.closerange(start, _MAX_DESCRIPTORS)
+def _enclosed(office: _Office, requests: int) -> dict[str, object] | None:
+    """Give up what scoring does not need, wait for a file, score it; None where none comes.
 
-
-def _bounds(wall_seconds: float, memory_mib: float) -> list[tuple[int, tuple[int, int]]]:
-    """Resource limits for a child; memory is over and above what the mother holds already."""
-    cpu = math.ceil(wall_seconds)
-    bounds = [(resource.RLIMIT_CPU, (cpu, cpu + 1)), (resource.RLIMIT_CORE, (0, 0))]
-    if _STATUS.exists():  # elsewhere nobody tells how much that is
-        held = int(_STATUS.read_text().split()[0]) * resource.getpagesize()
-        memory = held + int(memory_mib * _MIB)
-        bounds.append((resource.RLIMIT_AS, (memory, memory)))
-    return [(kind, _at_most(resource.getrlimit(kind)[1], pair)) for kind, pair in bounds]
-
-
-def _at_most(present: int, pair: tuple[int, int]) -> tuple[int, int]:
-    """A process may lower its limits, and not raise them."""
-    if present == resource.RLIM_INFINITY:
-        return pair
-    return min(pair[0], present), min(pair[1], present)
+    Where the former fails, nothing is parsed.
+    """
+    cell: Cell | OSError
+    try:
+        cell = Cell(office.sandbox)
+    except OSError as fault:
+        cell = fault
+    with os.fdopen(requests) as file:
+        line = file.read()
+    if not line:
+        return None
+    request = json.loads(line)
+    if sidecar_of(Path(request["path"])).exists():
+        import tomllib  # noqa: F401 - out of reach from here on
+    try:
+        if isinstance(cell, OSError):
+            raise cell
+        cell.close(request["readable"])
+    except OSError as fault:
+        return {"status": "failed", "error": f"its process can't be confined: {fault.strerror}"}
+    return score_file(request, office.detectors, memory_mib=office.memory_mib, clean=office.clean)
 
 
 if __name__ == "__main__":

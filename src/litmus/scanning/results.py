@@ -17,6 +17,7 @@ __all__ = [
     "FAIL_ON",
     "Failed",
     "Limits",
+    "Sandbox",
     "ScanResult",
     "Scored",
     "Skipped",
@@ -30,6 +31,10 @@ _FINDINGS: Final[Mapping[str, frozenset[str]]] = {
     "suspicious": frozenset({"suspicious"}),
     "inconclusive": frozenset({"suspicious", "inconclusive"}),
     "never": frozenset(),
+}
+_OPEN: Final[Mapping[str, str]] = {
+    "landlock": "could read files elsewhere",
+    "seccomp": "could reach the network and other processes",
 }
 FAIL_ON: Final = tuple(_FINDINGS)
 """From which verdict on something is found."""
@@ -55,6 +60,32 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """What the kernel grants against a hostile file, without privilege.
+
+    `landlock` is its version (ABI), 0 where there is none. `refused` are pairs of a mechanism's
+    name and why it can't be had.
+    """
+
+    landlock: int
+    seccomp: bool
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The mechanisms that confine the process of a file."""
+        return (
+            *([f"landlock {self.landlock}"] if self.landlock else []),
+            *(["seccomp"] if self.seccomp else []),
+        )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the process of a hostile file could do, and why."""
+        return tuple(f"{_OPEN[name]} ({name}: {reason})" for name, reason in self.refused)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """A file that was scored, by the `detector` of this name.
 
@@ -64,7 +95,8 @@ class Scored:
     `log_probs` (queries, classes) are the model's answers; `seconds`
     the time for this file, in which its process was made, too. `external_sha256` are the files
     beside the model's that hold weights of it, with their digests. `member_scores` are what the
-    detector's members said, and `parts` those of a fused detector's parts that did.
+    detector's members said, and `parts` those of a fused detector's parts that did. `sandbox` is
+    what its process was held by, here and where there is no score; None without a process.
     """
 
     path: Path
@@ -84,6 +116,7 @@ class Scored:
     member_scores: tuple[float, ...] = ()
     parts: tuple[str, ...] = ()
     out_of_scope: tuple[str, ...] = ()
+    sandbox: Sandbox | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +125,7 @@ class Skipped:
 
     path: Path
     reason: str
+    sandbox: Sandbox | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +134,7 @@ class Failed:
 
     path: Path
     error: str
+    sandbox: Sandbox | None = field(default=None, compare=False)
 
 
 ScanResult = Scored | Skipped | Failed

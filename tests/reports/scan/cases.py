@@ -15,7 +15,7 @@ from litmus.detectors import Detector, Measurement
 from litmus.detectors.candidates import Candidates
 from litmus.models import InputSpec
 from litmus.reports.scan import ScanContext
-from litmus.scanning import Failed, ScanResult, Scored, Skipped
+from litmus.scanning import Failed, Sandbox, ScanResult, Scored, Skipped
 from litmus.scanning.baseline import Baseline, digests_of
 from tests.formats.onnx_models import detector, fused_detector, layer_detector
 
@@ -92,6 +92,7 @@ def scored(
         member_scores=tuple(measurement.member_scores),
         parts=tuple(parts),
         out_of_scope=judgement.out_of_scope,
+        sandbox=Sandbox(landlock=7, seccomp=True),
     )
     return replace(result, **changes)
 

@@ -29,6 +29,7 @@ __all__ = [
     "path_text",
     "probability_text",
     "q_sentence",
+    "sandbox_sentence",
     "scope_facts",
     "summary",
     "threshold_sentence",
@@ -198,6 +199,15 @@ def q_sentence() -> str:
         "q corrects p for several files at once (Benjamini and Hochberg): if all files with a q up "
         "to some value are called suspicious, at most that share of them is expected to be clean."
     )
+
+
+def sandbox_sentence(results: Sequence[ScanResult]) -> str:
+    """Return what the sandbox of some file's process lacked, in one sentence, or nothing."""
+    sandboxes = [result.sandbox for result in results if result.sandbox is not None]
+    missing = dict.fromkeys(text for sandbox in sandboxes for text in sandbox.missing)
+    if not missing:
+        return ""
+    return f"The sandbox was incomplete here: a hostile file {' and '.join(missing)}."
 
 
 def calibration_text(calibration: Calibration) -> str:

@@ -20,6 +20,7 @@ from litmus.reports.scan.content import (
     path_text,
     probability_text,
     q_sentence,
+    sandbox_sentence,
     scope_facts,
     summary,
     threshold_sentence,
@@ -97,6 +98,7 @@ def scan_html(results: Sequence[ScanResult], context: ScanContext) -> str:
         chips=_chips(entries),
         threshold=_typeset(threshold_sentence(context)),
         caveat=CAVEAT,
+        sandbox=sandbox_sentence(results),
         q_text=q_sentence() if len(scored) > 1 else "",
         rows=[_row(entry, detailed.get(id(entry), "")) for entry in entries],
         details=[

@@ -15,6 +15,7 @@ from litmus.reports.scan.content import (
     headline,
     p_sentence,
     q_sentence,
+    sandbox_sentence,
     scope_facts,
     threshold_sentence,
     verdict_text,
@@ -37,6 +38,8 @@ def scan_markdown(results: Sequence[ScanResult], context: ScanContext) -> str:
         parts += [_table(scored), threshold_sentence(context).replace("<=", "≤")]
         parts += [q_sentence()] if len(scored) > 1 else []
         parts.append(CAVEAT)
+    if lacking := sandbox_sentence(results):
+        parts.append(lacking)
     findings = [entry for entry in scored if _verdict(entry) != "no evidence found"]
     if findings:
         parts.append("## Findings")

@@ -17,6 +17,7 @@ from litmus.reports.scan.content import (
     path_text,
     probability_text,
     q_sentence,
+    sandbox_sentence,
     threshold_sentence,
     verdict_text,
 )
@@ -101,6 +102,8 @@ def _closing(entries: Sequence[Entry], context: ScanContext) -> str:
         lines += [_calibrated(name, parts, context) for name, parts in judged_by]
         lines += [q_sentence()] if len(scored) > 1 else []
         lines.append(CAVEAT)
+    if lacking := sandbox_sentence(results):
+        lines.append(lacking)
     return "\n".join(lines) + "\n"
 
 

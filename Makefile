@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint bench bundle fuzz clean
+.PHONY: demo test test-serve lint bench bundle fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/litmus demo --output $(DEMO)
@@ -34,8 +34,18 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m tests.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(OUTPUT),-o $(OUTPUT))
 
+# Served models, against a real MLServer in an environment of its own.
+test-serve: $(VENV)/installed $(VENV)-serve/installed
+	LITMUS_MLSERVER=$(VENV)-serve/bin/mlserver $(BIN)/pytest tests/serve
+
+$(VENV)-serve/installed: tests/serve/constraints.txt
+	$(PYTHON) -m venv $(VENV)-serve
+	$(VENV)-serve/bin/pip install --quiet --disable-pip-version-check \
+		-c tests/serve/constraints.txt mlserver onnxruntime
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-serve $(DEMO) build dist src/*.egg-info
 
 # onnx2torch comes without what it asks for: torchvision, which Litmus does without, may bring
 # another PyTorch.

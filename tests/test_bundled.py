@@ -84,7 +84,7 @@ def test_every_shape_has_one_pick(tmp_path: Path) -> None:
         spec = load_detector(name).input_spec
         save(classifier(spec=spec, gain=0.01), tmp_path / f"{name}.onnx")
     for result in scan(tmp_path):
-        name = result.path.stem
+        name = Path(str(result.path)).stem
         if name in candidates.detectors:
             assert isinstance(result, Scored)
             assert result.detector == name

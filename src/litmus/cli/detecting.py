@@ -38,7 +38,13 @@ __all__ = ["detectors", "fit", "fit_progress", "member_progress", "scan"]
 
 
 def scan(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Model files or folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Model files, folders, or http://HOST:PORT/v2/models/NAME.",
+        ),
+    ],
     detector: Annotated[
         str | None,
         typer.Option(

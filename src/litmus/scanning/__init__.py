@@ -21,7 +21,7 @@ from litmus.scanning.results import (
     Skipped,
     exit_code,
 )
-from litmus.scanning.targets import Target, find_targets
+from litmus.scanning.targets import SERVED, Target, find_targets
 
 if TYPE_CHECKING:
     from litmus.detectors.candidates import Candidates
@@ -56,18 +56,18 @@ def scan(
 ) -> Generator[ScanResult, None, None]:
     """Score model files, yielding one result a file in the order of `paths`.
 
-    A path is a file or a folder, see `find_targets`. `detector` is a file or the name of a bundled
-    one; by default each model's shape picks one of those that are bundled, and a model that fits
-    none is skipped. `fpr` is the share of clean models that may be called suspicious; a picked
-    detector that can't promise it fails the file. `preprocessing` holds for every third-party file
-    and overrides its sidecar key by key. `architecture` is the network of files that hold weights
-    alone: `resnet:width=16,blocks=2`, or `module:function` of the user's own, which a file's
-    process imports, if `trust_code`. Each file is read by a process of its own under `limits`,
-    `jobs` at a time; closing the generator ends them. Gradients are taken only if `thorough`,
-    which needs PyTorch and has wider limits; clean `images`, a folder with one folder a class or
-    the name of a data set, go with it. Each result says what held its process, see
-    `docs/sandbox.md`. Raises UsageError, MissingExtraError or DetectorError
-    before the first result.
+    A path is a file, a folder, or the address of a served model, see `find_targets`. `detector` is
+    a file or the name of a bundled one; by default each model's shape picks one of those that are
+    bundled, and a model that fits none is skipped. `fpr` is the share of clean models that may be
+    called suspicious; a picked detector that can't promise it fails the file. `preprocessing` holds
+    for every third-party file and overrides its sidecar key by key. `architecture` is the network
+    of files that hold weights alone: `resnet:width=16,blocks=2`, or `module:function` of the user's
+    own, which a file's process imports, if `trust_code`. Each file is read by a process of its own
+    under `limits`, `jobs` at a time; closing the generator ends them. Gradients are taken only if
+    `thorough`, which needs PyTorch and has wider limits; clean `images`, a folder with one folder a
+    class or the name of a data set, go with it. Each result says what held its process, see
+    `docs/sandbox.md`. A served model is asked from here, without gradients. Raises UsageError,
+    MissingExtraError or DetectorError before the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
@@ -80,6 +80,7 @@ def scan(
         from litmus.scanning.judge import Judge
 
         candidates = candidates_of(detector)
+        plain = candidates.detectors
         if thorough:
             candidates = candidates.thorough(images=images is not None)
         judge = Judge(candidates, fpr)
@@ -92,7 +93,16 @@ def scan(
             "resize": candidates.named,
         }
         crew.set_up(candidates.files, thorough=thorough, images=images, architecture=architecture)
-        yield from _in_order(find_targets(listed), crew, judge, shared)
+
+        def ask(target: Target) -> ScanResult:
+            # What a server runs has no gradients to be thorough with.
+            from litmus.scanning.served import ask_server
+
+            request = {**shared, "thorough": False}
+            answer = ask_server(str(target.path), request, plain, seconds=limits.wall_seconds)
+            return judge.result(target, answer)
+
+        yield from _in_order(find_targets(listed), crew, judge, shared, ask)
 
 
 def check_architecture(architecture: str | None, trust_code: bool) -> None:
@@ -136,7 +146,11 @@ def stated_keys(preprocessing: Mapping[str, Any] | Preprocessing | None) -> dict
 
 
 def _in_order(
-    targets: Iterable[Target], crew: Crew, judge: Judge, shared: Mapping[str, Any]
+    targets: Iterable[Target],
+    crew: Crew,
+    judge: Judge,
+    shared: Mapping[str, Any],
+    ask: Callable[[Target], ScanResult],
 ) -> Iterator[ScanResult]:
     from litmus.formats import FORMATS
 
@@ -150,7 +164,9 @@ def _in_order(
         done[index] = partial(judge.result, given.pop(index), answer)
 
     for index, target in enumerate(targets):
-        if target.format:
+        if target.format == SERVED:
+            done[index] = partial(ask, target)
+        elif target.format:
             while not crew.has_room:
                 hear()
             given[index] = target

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 from litmus.errors import UsageError
 from litmus.scanning.results import ScanResult, Scored
+from litmus.scanning.targets import SERVED
 
 __all__ = ["Baseline", "digests_of"]
 
@@ -43,7 +44,11 @@ class Baseline:
         try:
             if content["schema_version"] != 1:
                 raise ValueError("another schema_version than 1")
-            scored = [entry for entry in content["results"] if entry["status"] == "scored"]
+            scored = [
+                entry
+                for entry in content["results"]
+                if entry["status"] == "scored" and entry["format"] != SERVED
+            ]
             pairs = [_pair(entry) for entry in scored]
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             raise UsageError(
@@ -59,9 +64,14 @@ class Baseline:
         return cls(accepted=accepted)
 
     def accepts(self, result: ScanResult) -> bool:
-        """Return whether a result is known: the same file with a verdict no worse than before."""
+        """Return whether a result is known: the same file with a verdict no worse than before.
+
+        A served model never is: it has no file to know it by.
+        """
         if not isinstance(result, Scored) or result.verdict == "no evidence found":
             return False
+        if result.model_sha256 is None:
+            return False  # a server may run another model tomorrow
         digests = digests_of(result.model_sha256, dict(result.external_sha256))
         known = self.accepted.get(digests, "no evidence found")
         return _SEVERITY[result.verdict] <= _SEVERITY[known]

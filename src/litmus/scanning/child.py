@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from litmus.scanning.inverting import explain_model
 if TYPE_CHECKING:
     from litmus.inversion.explaining import CleanImages
 
-__all__ = ["OPTIONS", "score_file"]
+__all__ = ["OPTIONS", "answer_of", "score_file", "score_model"]
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "preprocessing": {},
@@ -46,15 +46,27 @@ def score_file(
     triggers of the file reversed on `clean` images instead, see `inverting`.
     """
     path = request["path"]
-    try:
+
+    def told() -> dict[str, object]:
+        load = _loader(Path(path), request)
         if "explain" in request:
-            return _explain(Path(path), request, detectors, clean)
-        return _score(Path(path), request, detectors)
+            return explain_model(_load(load, _shapes(detectors)), request, detectors, clean)
+        return score_model(load, request, detectors)
+
+    return answer_of(told, path, memory_mib=memory_mib)
+
+
+def answer_of(
+    told: Callable[[], dict[str, object]], where: str, *, memory_mib: float = math.inf
+) -> dict[str, object]:
+    """Return what a model's process tells, or what went wrong on the way."""
+    try:
+        return told()
     except (UnsupportedModelError, MissingExtraError) as fault:
-        return {"status": "skipped", "reason": _without_path(str(fault), path)}
+        return {"status": "skipped", "reason": _without_path(str(fault), where)}
     except LitmusError as fault:
         if not _is_out_of_memory(fault):
-            return {"status": "failed", "error": _without_path(str(fault), path)}
+            return {"status": "failed", "error": _without_path(str(fault), where)}
     except MemoryError:
         pass
     except Exception as fault:
@@ -64,11 +76,15 @@ def score_file(
     return {"status": "failed", "error": error}
 
 
-def _score(
-    path: Path, request: Mapping[str, Any], detectors: Mapping[str, Detector]
+def score_model(
+    load: Callable[..., Model], request: Mapping[str, Any], detectors: Mapping[str, Detector]
 ) -> dict[str, object]:
+    """Load a model, and score it by the first detector of its shape; raises LitmusError.
+
+    `load(expected=shape)` settles what the model leaves open, `load()` goes without.
+    """
     started = time.perf_counter()
-    model = _load(path, request, [detector.input_spec for detector in detectors.values()])
+    model = _load(load, _shapes(detectors))
     loaded = time.perf_counter()
     own_spec = model.input_spec
     fitting = [name for name, each in detectors.items() if each.input_spec == own_spec]
@@ -101,26 +117,23 @@ def _score(
     }
 
 
-def _explain(
-    path: Path,
-    request: Mapping[str, Any],
-    detectors: Mapping[str, Detector],
-    clean: CleanImages | None,
-) -> dict[str, object]:
-    model = _load(path, request, [detector.input_spec for detector in detectors.values()])
-    return explain_model(model, request, detectors, clean)
-
-
-def _load(path: Path, request: Mapping[str, Any], shapes: Sequence[InputSpec]) -> Model:
-    """Load a model in the first of these shapes that it takes, and else in its own.
-
-    A file is loaded again only where it leaves open what shape it takes: a graph may declare any
-    height and width and yet run on one alone.
-    """
+def _loader(path: Path, request: Mapping[str, Any]) -> Callable[..., Model]:
     preprocessing = Preprocessing.for_model(path, request["preprocessing"])
     text = request["architecture"]
     network = StatedNetwork.parse(text, trust_code=request["trust_code"]) if text else None
-    load = partial(FORMATS[request["format"]].load, path, preprocessing, architecture=network)
+    return partial(FORMATS[request["format"]].load, path, preprocessing, architecture=network)
+
+
+def _shapes(detectors: Mapping[str, Detector]) -> list[InputSpec]:
+    return [detector.input_spec for detector in detectors.values()]
+
+
+def _load(load: Callable[..., Model], shapes: Sequence[InputSpec]) -> Model:
+    """Load a model in the first of these shapes that it takes, and else in its own.
+
+    It is loaded again only where it leaves open what shape it takes: a graph may declare any
+    height and width and yet run on one alone.
+    """
     if not shapes:
         return load()
     model: Model | None = None
@@ -165,6 +178,6 @@ def _is_out_of_memory(fault: Exception) -> bool:
     return "bad_alloc" in text or "allocate memory" in text or "Cannot allocate" in text
 
 
-def _without_path(text: str, path: str) -> str:
+def _without_path(text: str, where: str) -> str:
     """The result names its file already."""
-    return text.removeprefix(f"{path}: ")
+    return text.removeprefix(f"{where}: ")

@@ -15,7 +15,7 @@ from litmus.scanning.crew import Crew
 from litmus.scanning.explanation import Explanation, Subject
 from litmus.scanning.explanation_reader import Reader
 from litmus.scanning.results import Failed, Limits, Skipped
-from litmus.scanning.targets import Target, find_targets
+from litmus.scanning.targets import SERVED, Target, find_targets
 
 if TYPE_CHECKING:
     from litmus.detectors.candidates import Candidates
@@ -91,6 +91,9 @@ def explain(
     check_thorough(thorough=True, images=images)
     check_architecture(architecture, trust_code)
     target = _only(path)
+    if target.format == SERVED:
+        reason = "a server gives answers and no gradients: explain the model's file"
+        return Skipped(path=target.path, reason=reason)
     if target.skipped:
         return Skipped(path=target.path, reason=target.skipped)
     if target.failed:

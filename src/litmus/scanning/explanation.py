@@ -15,6 +15,8 @@ from litmus.models import InputSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from litmus.scanning.targets import Address
+
 
 __all__ = ["ANOMALOUS", "Explanation", "Flips", "PairTrigger", "Subject", "Trigger"]
 
@@ -102,7 +104,7 @@ class Explanation:
     `per_class` are the images of each class to optimise on and those held back.
     """
 
-    path: Path
+    path: Path | Address
     subject: Subject
     classes: tuple[str, ...]
     triggers: tuple[Trigger, ...]

@@ -18,7 +18,7 @@ from litmus.formats.onnx_external import inside_folder
 from litmus.formats.resizing import may_resize
 from litmus.models import InputSpec
 from litmus.scanning.results import Failed, Sandbox, ScanResult, Scored, Skipped, printable
-from litmus.scanning.targets import Target
+from litmus.scanning.targets import Address, Target
 
 __all__ = ["Judge", "clean_all", "clean_text", "digests_of_external"]
 
@@ -152,12 +152,16 @@ def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
     return measurement
 
 
-def digests_of_external(path: Path, external: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def digests_of_external(
+    path: Path | Address, external: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
     """Return the digests of files that a model's file refers to, taken here and not in the child.
 
     Raises ModelError where one lies outside of the model's folder or is too large, OSError where
     it can't be read.
     """
+    if not isinstance(path, Path):
+        return ()  # a server's, which has no files here
     files = {name: inside_folder(path, name) for name in external[:_MAX_FILES]}
     if len(external) > _MAX_FILES or sum(f.stat().st_size for f in files.values()) > _MAX_BYTES:
         raise ModelError("too many or too large files")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from litmus.errors import UsageError
+from litmus.scanning.targets import Address
 
 if TYPE_CHECKING:
     from litmus.detectors import Verdict
@@ -96,17 +97,18 @@ class Scored:
     the time for this file, in which its process was made, too. `external_sha256` are the files
     beside the model's that hold weights of it, with their digests. `member_scores` are what the
     detector's members said, and `parts` those of a fused detector's parts that did. `sandbox` is
-    what its process was held by, here and where there is no score; None without a process.
+    what its process was held by, here and where there is no score; None without a process. A
+    served model has the address of its server for a `path`, and no `model_sha256`.
     """
 
-    path: Path
+    path: Path | Address
     score: float
     p_value: float
     probability: float
     verdict: Verdict
     notes: tuple[str, ...]
     seconds: float
-    model_sha256: str
+    model_sha256: str | None
     detector: str
     detector_sha256: str
     format: str
@@ -123,7 +125,7 @@ class Scored:
 class Skipped:
     """A file that is whole and can't be scanned."""
 
-    path: Path
+    path: Path | Address
     reason: str
     sandbox: Sandbox | None = field(default=None, compare=False)
 
@@ -132,7 +134,7 @@ class Skipped:
 class Failed:
     """A file that is broken, missing, or took more than its limits."""
 
-    path: Path
+    path: Path | Address
     error: str
     sandbox: Sandbox | None = field(default=None, compare=False)
 

@@ -7,15 +7,37 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-__all__ = ["Target", "find_targets"]
+__all__ = ["SERVED", "Address", "Target", "find_targets"]
+
+SERVED: Final = "served"
+"""The format of a model that a server runs."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server runs a model; takes the place of a file's path."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """What the server calls the model."""
+        return self.url.rstrip("/").partition("/models/")[2] or self.url
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A file to scan in a `format`, or the reason why it is skipped, or why it failed."""
+    """A file to scan in a `format`, or the reason why it is skipped, or why it failed.
 
-    path: Path
+    A served model's `format` is `SERVED`, and its `path` an address.
+    """
+
+    path: Path | Address
     format: str = ""
     skipped: str = ""
     failed: str = ""
@@ -26,9 +48,12 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
 
     A folder is walked without following links to folders; hidden files are ignored, and so are
     files that are no models, neither by content nor by suffix. At most 4 KiB of a file are read.
-    A file that is named is always reported.
+    A file that is named is always reported, and so is a served model, `http[s]://...`.
     """
     for name in paths:
+        if isinstance(name, str) and name.startswith(("http://", "https://")):
+            yield _served(name)
+            continue
         path = Path(name)
         if path.is_dir():
             yield from _walk(path)
@@ -36,6 +61,16 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
             yield _identify(path) or Target(
                 path=path, skipped="not a kind of model file that Litmus knows"
             )
+
+
+def _served(url: str) -> Target:
+    from litmus.formats.inference_client import address_fault
+
+    if fault := address_fault(url):
+        # Not repeated: it may hold a password.
+        shown = url.partition("//")[2].rpartition("@")[2]
+        return Target(path=Address(shown), failed=f"no address of a served model: {fault}")
+    return Target(path=Address(url), format=SERVED)
 
 
 def _walk(folder: Path) -> Iterator[Target]:

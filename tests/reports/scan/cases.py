@@ -146,7 +146,9 @@ def context(known: Candidates | None = None, **options: Any) -> ScanContext:
 def accepting(results: Sequence[ScanResult]) -> Baseline:
     """A baseline that knows these results."""
     known = [result for result in results if isinstance(result, Scored)]
-    return Baseline(accepted={digests_of(r.model_sha256, {}): r.verdict for r in known})
+    return Baseline(
+        accepted={digests_of(r.model_sha256, {}): r.verdict for r in known if r.model_sha256}
+    )
 
 
 def hostile() -> list[ScanResult]:

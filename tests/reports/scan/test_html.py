@@ -87,7 +87,7 @@ def test_the_page_tells_all_about_a_model() -> None:
     for said in (
         "The model is suspicious", "None of the 99 clean models", "p ≤ 0.05", "0.0100", "+9.10",
         "this model +9.10", "so p = 1 / (99 + 1)", "deep/bad.onnx", "assumed: scale 1",
-        result.model_sha256, result.detector_sha256, "litmus 9.9.9, onnxruntime 1.2.3",
+        str(result.model_sha256), result.detector_sha256, "litmus 9.9.9, onnxruntime 1.2.3",
         "2026-03-04 05:06 UTC", "n = 99 clean models", "does not mean that there is no backdoor",
     ):  # fmt: skip
         assert said in page.text

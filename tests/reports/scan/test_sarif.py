@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlparse
@@ -113,7 +114,7 @@ def test_paths_are_relative_to_where_the_scan_started(path: str, uri: str) -> No
 def test_hostile_names_come_back_from_their_uri_byte_by_byte() -> None:
     results = hostile()
     uris = [artifact["location"]["uri"] for artifact in run(results)["artifacts"]]
-    assert [unquote_to_bytes(uri) for uri in uris] == [bytes(result.path) for result in results]
+    assert [unquote_to_bytes(uri) for uri in uris] == [os.fsencode(str(r.path)) for r in results]
 
 
 def test_a_message_holds_no_link_and_no_placeholder() -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "annotate",
     "calibration_text",
     "counts_text",
+    "digest_text",
     "headline",
     "p_sentence",
     "path_text",
@@ -156,6 +157,11 @@ def verdict_text(entry: Entry) -> str:
     """Return a scored entry's verdict, and whether it is accepted."""
     assert isinstance(entry.result, Scored)
     return entry.result.verdict + (" (accepted)" if entry.accepted else "")
+
+
+def digest_text(result: Scored) -> str:
+    """Return the SHA-256 of a model's file, or why there is none."""
+    return result.model_sha256 or "none, since a server's model has no file here"
 
 
 def path_text(result: ScanResult) -> str:

@@ -15,6 +15,7 @@ from litmus.reports.scan.content import (
     Entry,
     ScanContext,
     annotate,
+    digest_text,
     headline,
     p_sentence,
     path_text,
@@ -205,7 +206,7 @@ def _details(
         pictures=pictures[result.detector],
         notes=[printable(note) for note in result.notes if note not in result.out_of_scope],
         facts={
-            "SHA-256 of the model": result.model_sha256,
+            "SHA-256 of the model": digest_text(result),
             **{f"SHA-256 of {printable(n)}": digest for n, digest in result.external_sha256},
             "SHA-256 of the detector": result.detector_sha256,
             "format": result.format,

@@ -10,6 +10,7 @@ from litmus.reports.scan.content import (
     Entry,
     ScanContext,
     annotate,
+    digest_text,
     p_sentence,
     path_text,
     probability_text,
@@ -88,7 +89,7 @@ def _scored(entry: Entry, result: Scored, context: ScanContext) -> tuple[str, st
         p_sentence(result, context),
         *result.notes,
         f"{numbers}, probability {probability_text(result)}, detector {result.detector}",
-        f"SHA-256 {result.model_sha256}",
+        f"SHA-256 {digest_text(result)}",
         CAVEAT,
     ]
     passed = result.verdict == "no evidence found"

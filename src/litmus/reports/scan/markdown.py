@@ -12,6 +12,7 @@ from litmus.reports.scan.content import (
     ScanContext,
     annotate,
     counts_text,
+    digest_text,
     headline,
     p_sentence,
     q_sentence,
@@ -96,7 +97,7 @@ def _finding(entry: Entry, context: ScanContext) -> str:
         p_sentence(result, context).replace("<=", "≤"),
         "",
         *(f"- {_literal(note)}" for note in result.notes),
-        f"- SHA-256 {_literal(result.model_sha256, always=True)}",
+        f"- SHA-256 {_literal(digest_text(result), always=True)}",
     ]
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from litmus.reports.scan.content import (
     path_text,
 )
 from litmus.scanning import Failed, ScanResult, Scored, Skipped, exit_code
+from litmus.scanning.targets import Address
 
 __all__ = ["scan_sarif"]
 
@@ -155,7 +156,8 @@ def _invocation(entries: Sequence[Entry], context: ScanContext) -> dict[str, Any
 
 
 def _artifact(result: ScanResult, context: ScanContext) -> dict[str, Any]:
-    hashes = {"hashes": {"sha-256": result.model_sha256}} if isinstance(result, Scored) else {}
+    digest = result.model_sha256 if isinstance(result, Scored) else None
+    hashes = {"hashes": {"sha-256": digest}} if digest else {}
     return {"location": _where(result.path, context), "roles": ["analysisTarget"], **hashes}
 
 
@@ -180,9 +182,9 @@ def _facts(entry: Entry) -> dict[str, Any]:
     assert isinstance(result, Scored)
     return {
         "partialFingerprints": {
-            "modelSha256/v1": result.model_sha256,
+            **({"modelSha256/v1": result.model_sha256} if result.model_sha256 else {}),
             # The only one that GitHub reads; it would take the text of a line otherwise.
-            "primaryLocationLineHash": f"{result.model_sha256}:1",
+            "primaryLocationLineHash": f"{result.model_sha256 or result.path}:1",
         },
         "properties": {
             "p_value": result.p_value,
@@ -222,8 +224,10 @@ def _location(result: ScanResult, index: int, context: ScanContext) -> dict[str,
     return {"physicalLocation": {"artifactLocation": where, "region": {"startLine": 1}}}
 
 
-def _where(path: Path, context: ScanContext) -> dict[str, str]:
+def _where(path: Path | Address, context: ScanContext) -> dict[str, str]:
     """A path below the root is relative to it; any other is whole."""
+    if isinstance(path, Address):
+        return {"uri": path.url}
     root = context.root
     if root is not None:
         whole = Path(os.path.normpath(root / path))

@@ -24,6 +24,9 @@ Precision = Literal["float32", "tf32", "bf16"]
 _EPSILON: Final = 1e-8
 _ADAM_BETA: Final = 0.999
 _RMSPROP_BETA: Final = 0.99
+_ROW: Final = 64
+"""Rows are padded to multiples of so many numbers: what a vector's tail holds may be rounded
+otherwise, and a network's weights shall not depend on its place in the stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +213,7 @@ class _Update:
                 self._sgd(gradient, rate.float(), momentum.float())
             else:
                 self._rmsprop(gradient, rate.float())
-        parts = self.weights.split(self.sizes, dim=1)
+        parts = self.weights[:, : sum(self.sizes)].split(self.sizes, dim=1)
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.data.copy_(part.view_as(parameter))
             parameter.grad = None
@@ -233,7 +236,8 @@ class _Update:
         self.weights.sub_(rate * gradient / self.second.sqrt().add_(_EPSILON))
 
     def _flat(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+        flat = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+        return F.pad(flat, (0, -flat.shape[1] % _ROW))
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor:

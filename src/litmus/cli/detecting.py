@@ -244,6 +244,17 @@ def fit(
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     data: Data = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            help="ulp, noise: models that take more are streamed from a temporary file (default: "
+            "half of the machine's memory).",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="ulp, noise: where models are computed, cpu or cuda.")
+    ] = "cpu",
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
@@ -259,6 +270,7 @@ def fit(
     """Fit a detector on a zoo's training split and calibrate it.
 
     What is read of a model for minutes is kept in ZOO/measured: a fit goes on where it was stopped.
+    Several processes share the models of one zoo: torchrun --nproc-per-node N -m litmus fit ...
     """
     from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
@@ -275,7 +287,10 @@ def fit(
     if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
-    opened = open_zoo(zoo, data)
+    if memory is not None and memory < 0:
+        raise UsageError("--memory is impossible", expected="at least 0", got=memory)
+    limit = None if memory is None else memory * 2**20
+    opened = replace(open_zoo(zoo, data), memory=limit, device=device)
     shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
     if curve and not shares:
         raise UsageError(

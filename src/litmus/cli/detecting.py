@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -298,27 +300,47 @@ def fit(
             expected="a detector that learns, and a zoo of 48 training models or more",
             got=f"{detector}, {len(opened.split('train'))} models",
         )
-    started = time.monotonic()
-    with bar("fitting") as progress:
-        fitted = run(
-            opened,
-            detector,
-            references=references,
-            seed=seed,
-            on_progress=fit_progress(progress),
-            on_references=partial(progress, note="reference images"),
-            **chosen,
-        )
+    with _ranks(detector) as (first, title):
+        started = time.monotonic()
+        with bar(title) as progress:
+            fitted = run(
+                opened,
+                detector,
+                references=references,
+                seed=seed,
+                on_progress=fit_progress(progress),
+                on_references=partial(progress, note="reference images"),
+                **chosen,
+            )
+        if first:
+            write_atomically(output, fitted.to_bytes())
+        if shares and curve is not False:
+            fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)
+    if not first:
+        return
     write_atomically(output, fitted.to_bytes())
-    if shares and curve is not False:
-        fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)
-        write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.figures import patterns_by_member
 
         assert isinstance(fitted, PatternDetector)
         write_atomically(picture, patterns_by_member([m.patterns for m in fitted.members]))
     typer.echo(fitted_text(fitted, output), nl=False)
+
+
+@contextmanager
+def _ranks(detector: str) -> Iterator[tuple[bool, str]]:
+    """Join the processes of torchrun, if any: yield whether this one writes, and a bar's title."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True, "fitting"
+        return
+    from litmus.fitting import Ranks
+
+    if detector not in ("ulp", "noise"):
+        raise UsageError(
+            "this detector is fitted by one process", expected="ulp or noise", got=detector
+        )
+    with Ranks.joined() as ranks:
+        yield ranks.rank == 0, f"fitting, process {ranks.rank + 1} of {ranks.size}"
 
 
 def _with_curve(

@@ -6,11 +6,12 @@ import copy
 import os
 import tempfile
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import torch
@@ -106,6 +107,7 @@ class Streamed(Source):
             self._records.append(place)
         self._file.flush()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="litmus-reader")
+        weakref.finalize(self, _close, self._file, self._reader)
 
     def networks(self, index: Sequence[int]) -> Iterator[Network]:
         """Yield the networks at these positions."""
@@ -130,13 +132,13 @@ class Streamed(Source):
 
     def _network(self, skeleton: int, content: bytearray) -> Network:
         module = self._skeleton(skeleton)
-        flat = torch.from_numpy(np.frombuffer(content, dtype=np.float32)).to(self.device)
+        flat = torch.from_numpy(np.frombuffer(content, dtype=np.float32))
         state = {}
         start = 0
         for name, like in _state(module).items():
             part = flat[start : start + like.numel()].view(like.shape)
-            layout = torch.channels_last if part.dim() == 4 else torch.contiguous_format
-            state[name] = part.contiguous(memory_format=layout)
+            # In its layout, and at an aligned address: networks in memory are rounded alike.
+            state[name] = torch.empty_like(like).copy_(part)
             start += like.numel()
 
         def network(patterns: torch.Tensor) -> torch.Tensor:
@@ -153,6 +155,11 @@ class Streamed(Source):
         if place not in own:
             own[place] = copy.deepcopy(self._skeletons[place]).to(self.device)
         return own[place]
+
+
+def _close(file: IO[bytes], reader: ThreadPoolExecutor) -> None:
+    reader.shutdown(wait=False, cancel_futures=True)
+    file.close()
 
 
 def _state(module: nn.Module) -> dict[str, torch.Tensor]:

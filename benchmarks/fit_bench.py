@@ -111,9 +111,7 @@ def main() -> None:
         raise SystemExit(f"the zoo has only {len(entries)} models")
     figures = fit_figures(entries, arguments)
     figures |= textbook_figures(entries[: arguments.models], arguments)
-    ratio = (
-        figures["textbook_ms_per_model_pattern_epoch"] / figures["ms_per_model_pattern_epoch"]
-    )
+    ratio = figures["textbook_ms_per_model_pattern_epoch"] / figures["ms_per_model_pattern_epoch"]
     memory = [memory_of(models) for models in arguments.memory_models]
     report({**figures, "textbook_ratio": ratio, "streamed_memory": memory}, arguments.output)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from litmus.artifacts import encode_tensors
 from litmus.formats.zoo_file import ZOO_FORMAT, saved_weights
 from litmus.models import InputSpec
@@ -29,6 +31,8 @@ def random_zoo(recipe: Recipe, input_spec: InputSpec, folder: Path) -> Zoo:
             "steps": 0,
             "clean_accuracy": 0.0,
             "attack_success": 0.0,
+            "class_names": [str(label) for label in range(input_spec.num_classes)],
+            "torch_version": torch.__version__,
         }
         write_accepted(folder, spec.id, encode_tensors(saved_weights(module), header), {})
     return Zoo.open(folder)

@@ -14,8 +14,7 @@ from litmus.errors import UsageError
 from litmus.seeds import torch_generator
 from litmus.stacked_training import StackedData, train_stacked
 from litmus.training import TrainingSpec, augmented, draws, train
-
-from .conftest import random_split
+from tests.conftest import random_split
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "adam": (
@@ -72,7 +71,10 @@ def test_images_that_networks_share_lie_there_once(tiny_dataset: ImageDataset) -
     )
     results = []
     for data in (shared, StackedData.of([tiny_dataset.train[part] for part in parts])):
-        modules = [ARCHITECTURES["cnn"](channels=(4,)).build(tiny_dataset.input_spec, seed=seed) for seed in (0, 1)]
+        modules = [
+            ARCHITECTURES["cnn"](channels=(4,)).build(tiny_dataset.input_spec, seed=seed)
+            for seed in (0, 1)
+        ]
         train_stacked(modules, data, spec, seeds=(0, 1))
         results.append([module.state_dict() for module in modules])
     for one, other in zip(*results, strict=True):

@@ -18,7 +18,7 @@ from litmus.errors import UsageError
 from litmus.seeds import torch_generator
 from litmus.training import Draw, TrainingSpec, augmented, draws, make_optimizer, make_schedule
 
-__all__ = ["Precision", "StackSettings", "StackedData", "train_stacked"]
+__all__ = ["PLAIN", "Precision", "StackSettings", "StackedData", "train_stacked"]
 
 Precision = Literal["float32", "tf32", "bf16"]
 _EPSILON: Final = 1e-8
@@ -42,6 +42,10 @@ class StackSettings:
     convolution: ConvolutionName = "grouped"
 
 
+PLAIN: Final = StackSettings()
+"""On the CPU, as separate models are trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StackedData:
     """The images of all networks once, uint8 (n, c, h, w), and which of them are whose.
@@ -61,8 +65,7 @@ class StackedData:
         return cls(
             images=torch.cat([split.images for split in splits]),
             positions=[
-                torch.arange(end - len(split), end)
-                for split, end in zip(splits, ends, strict=True)
+                torch.arange(end - len(split), end) for split, end in zip(splits, ends, strict=True)
             ],
             labels=[split.labels for split in splits],
         )
@@ -74,7 +77,7 @@ def train_stacked(
     spec: TrainingSpec,
     *,
     seeds: Sequence[int],
-    settings: StackSettings | None = None,
+    settings: StackSettings = PLAIN,
 ) -> list[int]:
     """Train networks in place, on the CPU or a GPU, and return each one's number of steps.
 
@@ -83,7 +86,6 @@ def train_stacked(
     rounding. Leaves the networks on the CPU, in evaluation mode. Raises UsageError where they can't
     be stacked, or do not agree on the size of a batch.
     """
-    settings = settings or StackSettings()
     counts = [len(labels) for labels in data.labels]
     if len({min(spec.batch_size, count) for count in counts}) > 1:
         raise UsageError("networks with batches of different sizes can't be stacked", got=counts)

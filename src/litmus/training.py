@@ -110,7 +110,9 @@ def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the predicted classes, int64 (n,), of uint8 images by a module in evaluation mode."""
     device = next(module.parameters()).device
     with torch.inference_mode():
-        logits = [module(as_input(batch.to(device))) for batch in torch.split(images, _EVALUATION_BATCH)]
+        logits = [
+            module(as_input(batch.to(device))) for batch in torch.split(images, _EVALUATION_BATCH)
+        ]
     return torch.cat(logits).argmax(dim=1).cpu()
 
 

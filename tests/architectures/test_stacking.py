@@ -8,8 +8,7 @@ from litmus.architectures import ARCHITECTURES
 from litmus.architectures.stacking import CONVOLUTIONS, ConvolutionName, Stack
 from litmus.errors import UsageError
 from litmus.models import InputSpec
-
-from .variants import Options, every_variant
+from tests.architectures.variants import Options, every_variant
 
 SPEC = InputSpec(channels=3, height=28, width=28, num_classes=4)
 

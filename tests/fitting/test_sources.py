@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.random_zoo import random_zoo
 from torch import nn
 
-from benchmarks.random_zoo import random_zoo
 from litmus.architectures import ARCHITECTURES
 from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
@@ -26,7 +26,7 @@ from litmus.zoo.recipe import parse_recipe
 SPEC = InputSpec(channels=1, height=28, width=28, num_classes=10)
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("vgg", {"width": 2, "stem_stride": 2}),
-    ("densenet", {"growth": 3, "blocks": (2,)}),
+    ("densenet", {"growth": 2, "blocks": (1,), "stem_stride": 4}),
     ("cnn", {"channels": (4,), "hidden": 0}),
 ]
 QUICK = PatternSettings(num_patterns=2, epochs=2, batch_models=5)
@@ -41,11 +41,11 @@ def networks(count: int) -> list[nn.Module]:
 
 
 def test_streamed_models_learn_the_same_patterns_as_models_in_memory() -> None:
-    kinds = np.arange(40) % 2 == 1
+    kinds = np.arange(24) % 2 == 1
     learned = []
-    for source in (Held(networks(40)), Streamed(networks(40))):
+    for source in (Held(networks(24)), Streamed(networks(24))):
         population = Population(source, kinds)
-        training, validation = (population.subset(np.arange(a, b)) for a, b in ((0, 32), (32, 40)))
+        training, validation = (population.subset(np.arange(a, b)) for a, b in ((0, 18), (18, 24)))
         learned.append(learn(training, validation, SPEC, QUICK, seed=0))
     np.testing.assert_array_equal(learned[0].patterns, learned[1].patterns)
     for name, array in learned[0].parameters.items():
@@ -54,7 +54,7 @@ def test_streamed_models_learn_the_same_patterns_as_models_in_memory() -> None:
 
 def test_streamed_models_are_read_shard_by_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are asked for, the reader is one shard ahead at most."""
-    streamed = Streamed(networks(50))
+    streamed = Streamed(networks(40))
     read: list[int] = []
     content = streamed._content
 
@@ -64,15 +64,15 @@ def test_streamed_models_are_read_shard_by_shard(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(streamed, "_content", noted)
     patterns = torch.rand(1, *SPEC.image_shape)
-    for done, network in enumerate(streamed.networks(range(50)), 1):
+    for done, network in enumerate(streamed.networks(range(40)), 1):
         network(patterns)
         assert len(read) <= done + 2 * 16
-    assert read == list(range(50))
+    assert read == list(range(40))
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    from ..conftest import tiny_recipe_table
+    from tests.conftest import tiny_recipe_table
 
     recipe = parse_recipe(tiny_recipe_table(twins=16, test_share=0.25), "tiny")
     return random_zoo(recipe, SPEC, tmp_path_factory.mktemp("zoo"))

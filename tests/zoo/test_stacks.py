@@ -31,7 +31,7 @@ THREE = StackPlan(size=3)
 
 @pytest.fixture(scope="module")
 def specs(digits: ImageDataset) -> list[ModelSpec]:
-    from ..conftest import tiny_recipe_table
+    from tests.conftest import tiny_recipe_table
 
     table = tiny_recipe_table(dataset={"name": "digits", "train_images": 200})
     return expand(parse_recipe(table, "tiny"), digits.input_spec)

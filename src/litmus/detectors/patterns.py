@@ -257,9 +257,7 @@ class PatternDetector(Detector):
 def _population(zoo: Zoo, entries: Sequence[ZooEntry]) -> Population:
     from litmus.fitting import Population, Ranks
 
-    return Population.load(
-        entries, memory=zoo.memory, device=zoo.device, ranks=Ranks.current()
-    )
+    return Population.load(entries, memory=zoo.memory, device=zoo.device, ranks=Ranks.current())
 
 
 def _background(zoo: Zoo, settings: PatternSettings) -> NDArray[np.float32] | None:

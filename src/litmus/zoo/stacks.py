@@ -15,7 +15,7 @@ from litmus.architectures.stacking import Stack
 from litmus.artifacts import canonical_json, write_atomically
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import UsageError, ZooError
-from litmus.stacked_training import StackedData, StackSettings, train_stacked
+from litmus.stacked_training import PLAIN, StackedData, StackSettings, train_stacked
 from litmus.training import train
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.trainer import (
@@ -53,12 +53,12 @@ class StackPlan:
     """
 
     size: int = 1
-    settings: StackSettings = StackSettings()
+    settings: StackSettings = PLAIN
 
     @property
     def single(self) -> bool:
         """Whether models are trained one at a time, on the CPU."""
-        return self.size == 1 and self.settings == StackSettings()
+        return self.size == 1 and self.settings == PLAIN
 
 
 ONE_AT_A_TIME: Final = StackPlan()

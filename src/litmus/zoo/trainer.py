@@ -196,9 +196,7 @@ def training_images(spec: ModelSpec, train_split: Split) -> tuple[torch.Tensor, 
     order = torch.randperm(len(train_split), generator=torch_generator(spec.seed, "subset"))
     chosen = order[:count]
     generator = torch_generator(spec.seed, "poison")
-    return chosen, extra_images(
-        train_split[chosen], spec.build_attack(), spec.treatment, generator
-    )
+    return chosen, extra_images(train_split[chosen], spec.build_attack(), spec.treatment, generator)
 
 
 def _rejection(spec: ModelSpec, clean_accuracy: float, attack_success: float) -> str | None:

@@ -105,13 +105,13 @@ def train_models(
         raise ZooError("a fine-tuned model can't be trained from its spec alone", got=tuned[0])
     if not _stackable(specs[0]):
         return [train_model(spec, dataset) for spec in specs]
-    data, rows = _shared_images(specs, dataset)
+    data = _shared_images(specs, dataset)
     padded = [*range(len(specs)), *[len(specs) - 1] * (plan.size - len(specs))]
     modules = []
     for place in padded:
         architecture = specs[place].build_architecture()
         module = architecture.build(specs[place].input_spec, seed=specs[place].seed)
-        architecture.initialise(module, data.images[rows[place]])
+        architecture.initialise(module, data.images[data.positions[place]])
         modules.append(module)
     steps = train_stacked(
         modules,
@@ -139,10 +139,8 @@ def _stackable(spec: ModelSpec) -> bool:
     return True
 
 
-def _shared_images(
-    specs: Sequence[ModelSpec], dataset: ImageDataset
-) -> tuple[StackedData, list[torch.Tensor]]:
-    """The training split once and each model's extra images behind it, and each one's positions."""
+def _shared_images(specs: Sequence[ModelSpec], dataset: ImageDataset) -> StackedData:
+    """The training split once, and each model's extra images behind it."""
     images, positions, labels = [dataset.train.images], [], []
     end = len(dataset.train)
     for spec in specs:
@@ -151,7 +149,7 @@ def _shared_images(
         labels.append(torch.cat([dataset.train.labels[chosen], extra.labels]))
         images.append(extra.images)
         end += len(extra)
-    return StackedData(images=torch.cat(images), positions=positions, labels=labels), positions
+    return StackedData(images=torch.cat(images), positions=positions, labels=labels)
 
 
 def build_models(

@@ -57,13 +57,16 @@ class Zoo:
     """The accepted models of a folder, in the order of their recipe.
 
     `data` is the folder with the images that they were trained on, None where `$LITMUS_DATA` or
-    the hub has them.
+    the hub has them. A fit holds models in at most `memory` bytes, by default half of the
+    machine's, and computes them on `device`.
     """
 
     path: Path
     recipe: Mapping[str, Any]
     entries: tuple[ZooEntry, ...]
     data: Path | None = None
+    memory: int | None = None
+    device: str = "cpu"
 
     @classmethod
     def open(cls, path: str | Path, *, data: Path | None = None) -> Zoo:

@@ -10,46 +10,61 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litmus.artifacts import write_atomically
-from litmus.cli.options import Data, Workers
+from litmus.cli.options import Data, Workers, ZooFolder, choice
 from litmus.cli.progress import bar
 
 if TYPE_CHECKING:
     from litmus.zoo import ZooEntry
+    from litmus.zoo.engines import Engine
 
 app = typer.Typer(
     help="Build and inspect zoos of clean and backdoored models.", no_args_is_help=True
 )
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A zoo's folder.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local (processes) or ray (a cluster).")
+]
 
 
 @app.command()
 def build(
     recipe: Recipe,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="DIR", help="Where to; or s3://BUCKET/ZOO.")
+    ],
     workers: Workers = None,
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,
+    engine: EngineName = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster's ($RAY_ADDRESS does too; default: one on this machine)."),
+    ] = None,
+    gpus_per_task: Annotated[
+        float, typer.Option(help="The share of a GPU that a Ray task takes.")
+    ] = 0.0,
 ) -> None:
     """Train the models that DIR lacks. Can be stopped and started again at any moment."""
-    import os
-
     from litmus.zoo import build, load_recipe
 
     counts = {"accepted": 0, "rejected": 0, "given_up": 0}
     cpu_seconds = 0.0
+    nodes: set[str] = set()
     events = build(
         load_recipe(recipe),
         output,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers,
+        engine=_engine(engine, address, gpus_per_task),
         scale=scale,
         data=data,
     )
     with bar("training models") as progress, contextlib.closing(events):
         try:
             for event in events:
-                progress(event.done, event.total)
+                nodes |= {event.node} - {""}
+                note = f"on {len(nodes)} nodes" if len(nodes) > 1 else ""
+                progress(event.done, event.total, note)
                 if event.kind == "found":
                     start, total = event.done, event.total
                     continue
@@ -75,7 +90,7 @@ def build(
 
 @app.command("list")
 def list_models(
-    folder: Folder,
+    folder: ZooFolder,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
 ) -> None:
     """List a zoo's accepted models, read from their headers."""
@@ -95,7 +110,7 @@ def list_models(
 
 @app.command()
 def verify(
-    folder: Folder,
+    folder: ZooFolder,
     remeasure: Annotated[
         int, typer.Option(help="Measure so many models' accuracy again; needs the images.")
     ] = 0,
@@ -171,6 +186,23 @@ def figures(
     for name, picture in drawn.items():
         write_atomically(output / name, picture)
     typer.echo(f"wrote {' and '.join(str(output / name) for name in drawn)}")
+
+
+def _engine(name: str, address: str | None, gpus_per_task: float) -> Engine:
+    from litmus.errors import UsageError
+    from litmus.zoo.engines import ENGINES
+
+    choice("--engine", name, tuple(ENGINES))
+    options: dict[str, object] = {}
+    if address is not None:
+        options["address"] = address
+    if gpus_per_task:
+        options["gpus_per_task"] = gpus_per_task
+    try:
+        return ENGINES[name](**options)
+    except TypeError as fault:
+        given = " and ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise UsageError(f"the engine {name} has no {given}", expected="--engine ray") from fault
 
 
 def _as_json(entry: ZooEntry) -> dict[str, object]:

@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 
-
 def zoo_folder(text: str) -> Path:
     """Return a zoo's folder; for a URL, a copy of it in the cache, brought up to date."""
     if "://" not in text:

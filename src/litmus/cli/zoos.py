@@ -22,9 +22,7 @@ app = typer.Typer(
 )
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="local (processes) or ray (a cluster).")
-]
+EngineName = Annotated[str, typer.Option("--engine", help="local (processes) or ray (a cluster).")]
 
 
 @app.command()
@@ -86,6 +84,62 @@ def build(
     )
     if counts["given_up"]:
         typer.echo(f"{counts['given_up']} were given up: see *.rejected.json there", err=True)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    scale: Annotated[float, typer.Option(help="Plan the first part of the recipe only.")] = 1.0,
+    workers: Workers = None,
+    gflops: Annotated[
+        float | None,
+        typer.Option(help="What each worker attains in a plain convolution (default: as here)."),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="[[nodes]] with count, workers and gflops."),
+    ] = None,
+    acceptance: Annotated[
+        float | None, typer.Option(help="The share of attempts that pass their gate (default: 1).")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="ZOO", help="Take that share from a zoo, begun or done.")
+    ] = None,
+    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+    data: Data = None,
+) -> None:
+    """Foretell a zoo's hours, memory and disk, from a few steps of some of its networks."""
+    import os
+
+    from litmus.errors import UsageError
+    from litmus.reports.zoo import plan_as_json, plan_text
+    from litmus.zoo import load_recipe
+    from litmus.zoo.plan import Nodes, acceptance_of, load_cluster, plan_zoo
+
+    choice("--format", format_, ("text", "json"))
+    if cluster and (workers or gflops):
+        raise UsageError("--cluster says how many workers there are", got="--workers or --gflops")
+    if acceptance is not None and like:
+        raise UsageError("two sources of the acceptance", expected="--acceptance or --like")
+    if workers is not None and workers < 1:
+        raise UsageError("--workers is impossible", expected="at least 1", got=workers)
+    if gflops is not None and not gflops > 0:
+        raise UsageError("--gflops is impossible", expected="above 0", got=gflops)
+    machines = (Nodes(workers=workers or os.cpu_count() or 1, gflops=gflops),)
+    if cluster:
+        machines = load_cluster(cluster)
+    if like:
+        acceptance = acceptance_of(like)
+    planned = plan_zoo(
+        load_recipe(recipe),
+        scale=scale,
+        acceptance=1.0 if acceptance is None else acceptance,
+        data=data,
+    )
+    if format_ == "json":
+        typer.echo(json.dumps(plan_as_json(planned, machines)))
+    else:
+        typer.echo(plan_text(planned, machines), nl=False)
 
 
 @app.command("list")

@@ -26,11 +26,12 @@ _STEP: Final = 5e7
 class Cost:
     """A model's training: its steps, and the floating-point operations of an image's forward pass.
 
-    `flops` are those of the whole training (a multiply-add is two); `size` is the number of
-    weights and buffers.
+    `flops` are those of the whole training (a multiply-add is two); `extra` is the number of
+    images that the attack adds, `size` that of weights and buffers.
     """
 
     steps: int
+    extra: int
     batch_size: int
     forward_flops: float
     size: int
@@ -75,9 +76,11 @@ def cost_counter(train_images: int) -> Callable[[ModelSpec], Cost]:
         forward_flops, size = network(key)
         training = spec.build_training()
         clean = spec.dataset["train_images"] or train_images
-        images = clean + extra_images(spec, clean)
+        extra = extra_images(spec, clean)
+        images = clean + extra
         return Cost(
             steps=training.steps(images),
+            extra=extra,
             batch_size=min(training.batch_size, images),
             forward_flops=forward_flops,
             size=size,

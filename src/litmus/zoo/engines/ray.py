@@ -80,14 +80,11 @@ class RayEngine:
 def _connect(address: str | None) -> None:
     import ray
 
-    # One thread a model, in processes that Ray starts for this job.
-    single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     try:
         ray.init(
             address=address or os.environ.get("RAY_ADDRESS"),
             logging_level="warning",
             log_to_driver=False,
-            runtime_env={"env_vars": single},
         )
     except (ConnectionError, ValueError) as fault:
         raise UsageError(f"no Ray cluster: {fault}", where="--address", got=address) from fault

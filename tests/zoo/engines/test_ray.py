@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from litmus.zoo import Recipe, build
+from litmus.cli import main
+from litmus.errors import UsageError, ZooError
+from litmus.zoo import Recipe, Zoo, build
 from litmus.zoo.engines import RayEngine
 from litmus.zoo.places import local_folder
 from litmus.zoo.recipe import parse_recipe
@@ -27,9 +32,11 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
+TWINS = 4
+
 
 def recipe(**changes: Any) -> Recipe:
-    return parse_recipe(tiny_recipe_table(**{"twins": 8, **changes}), "x")
+    return parse_recipe(tiny_recipe_table(**{"twins": TWINS, **changes}), "x")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -48,7 +55,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without a core, so that all work is on the nodes that a test adds."""
+    """A head without a core and a node with one, in processes of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         path = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
         patch.setenv("PYTHONPATH", path)
@@ -56,6 +63,7 @@ def cluster() -> Iterator[Any]:
         made = cluster_utils.Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )
+        made.add_node(num_cpus=1)
         yield made
         made.shutdown()
 
@@ -76,25 +84,74 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
-def test_a_node_that_is_killed_costs_no_model(
-    cluster: Any, bucket: str, local: Path, tmp_path: Path
-) -> None:
-    stays = cluster.add_node(num_cpus=1)
+def test_a_node_that_is_killed_costs_no_model(cluster: Any, bucket: str, local: Path) -> None:
     dies = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    # The last one is long, so that the node that dies has a model in hand.
+    engine = RayEngine(address=cluster.address)
     events = []
-    for event in build(
-        recipe(), f"{bucket}/killed", engine=RayEngine(address=cluster.address), workers=None
-    ):
-        events.append(event)
-        if len({e.node for e in events} - {""}) == 2 and dies is not None:
-            cluster.remove_node(dies, allow_graceful=False)
-            dies = None
+    with contextlib.closing(build(recipe(), f"{bucket}/killed", engine=engine, workers=None)) as all_:
+        for event in all_:
+            events.append(event)
+            print("T", time.monotonic(), event.kind, event.node[:4], flush=True)
+            if len({e.node for e in events} - {""}) == 2 and dies is not None:
+                cluster.remove_node(dies, allow_graceful=False)
+                dies = None
     assert dies is None, "both nodes made models"
-    assert Counter(event.kind for event in events) == {"found": 1, "accepted": 16}
-    assert len({event.model_id for event in events[1:]}) == 16
-    mirror = local_folder(f"{bucket}/killed")
-    assert contents(mirror) == contents(local)
-    assert events[-1].done == events[-1].total == 16
-    cluster.remove_node(stays)
+    assert Counter(event.kind for event in events) == {"found": 1, "accepted": 2 * TWINS}
+    assert len({event.model_id for event in events[1:]}) == 2 * TWINS
+    assert events[-1].done == events[-1].total == 2 * TWINS
+    assert contents(local_folder(f"{bucket}/killed")) == contents(local)
+    # What is there is not made again.
+    again = list(build(recipe(), f"{bucket}/killed", engine=engine))
+    assert [(event.kind, event.done) for event in again] == [("found", 2 * TWINS)]
+
+
+def test_a_folder_of_the_builder_needs_no_shared_disk(
+    cluster: Any, local: Path, tmp_path: Path
+) -> None:
+    engine = RayEngine(address=cluster.address)
+    for _ in build(recipe(), tmp_path, engine=engine, workers=1, scale=0.25):
+        pass
+    made = contents(tmp_path)
+    assert len(made) == 1 + 2
+    assert made.items() <= contents(local).items()
+
+
+def test_other_versions_are_refused(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "litmus.zoo.engines.ray.versions", lambda: {"litmus": "0.0.1", "torch": "1.0"}
+    )
+    engine = RayEngine(address=cluster.address)
+    with pytest.raises(ZooError, match=r"other versions here .*0\.0\.1.* \(on node "):
+        list(build(recipe(), tmp_path, engine=engine, scale=0.25))
+
+
+def test_a_share_of_a_gpu_needs_one(cluster: Any, tmp_path: Path) -> None:
+    engine = RayEngine(address=cluster.address, gpus_per_task=0.25)
+    with pytest.raises(UsageError, match="the cluster has no GPU now"):
+        list(build(recipe(), tmp_path, engine=engine, scale=0.25))
+
+
+def test_the_local_engine_builds_on_s3_and_verbs_read_it(
+    bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{bucket}/local"
+    for _ in build(recipe(), url, scale=0.25):
+        pass
+    for verb in ("list", "verify"):
+        monkeypatch.setattr(sys, "argv", ["litmus", "zoo", verb, url])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert not exit_.value.code
+    said = capsys.readouterr().out
+    assert "2 models checked, 0 damaged or untrue" in said
+    entries = Zoo.open(url).entries
+    assert all(entry.id in said for entry in entries)
+    assert {e.path.read_bytes() for e in entries} <= set(contents(local).values())
+
+
+def test_a_bucket_that_is_not_there(bucket: str) -> None:
+    with pytest.raises(ZooError, match=r"s3://nowhere/zoo/zoo\.json: can't be written"):
+        list(build(recipe(), "s3://nowhere/zoo"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,20 +48,22 @@ def write_zoo(recipe: Recipe, folder: Path) -> None:
         (folder / f"{spec.id}.build.json").write_text("{}")
 
 
-def seconds_to_list(folder: Path) -> float:
-    """Return how long the whole command takes, start of Python and imports included."""
-    start = time.perf_counter()
+def seconds_to_list(folder: Path) -> tuple[float, float]:
+    """Return wall and CPU seconds of the whole command, with the start of Python and imports."""
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "litmus", "zoo", "list", "-f", "json", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - wall, cpu
 
 
-def seconds_to_check(recipe: Recipe, folder: Path) -> float:
-    """Return how long a build takes to find that nothing is missing."""
-    start = time.perf_counter()
+def seconds_to_check(recipe: Recipe, folder: Path) -> tuple[float, float]:
+    """Return wall and CPU seconds that a build takes to find that nothing is missing."""
+    wall, cpu = time.perf_counter(), time.process_time()
     (event,) = build(recipe, folder)
     assert event.done == event.total
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main() -> None:
@@ -74,18 +77,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_zoo(recipe, folder)
-        report(
-            {
-                "models": arguments.models,
-                "list_seconds": statistics.median(
-                    seconds_to_list(folder) for _ in range(arguments.rounds)
-                ),
-                "resume_check_seconds": statistics.median(
-                    seconds_to_check(recipe, folder) for _ in range(arguments.rounds)
-                ),
-            },
-            arguments.output,
-        )
+        listed = [seconds_to_list(folder) for _ in range(arguments.rounds)]
+        checked = [seconds_to_check(recipe, folder) for _ in range(arguments.rounds)]
+    figures: dict[str, object] = {"models": arguments.models}
+    for name, rounds in (("list", listed), ("resume_check", checked)):
+        wall, cpu = zip(*rounds, strict=True)
+        figures[f"{name}_seconds"] = statistics.median(wall)
+        figures[f"{name}_cpu_seconds"] = statistics.median(cpu)
+    report(figures, arguments.output)
 
 
 if __name__ == "__main__":

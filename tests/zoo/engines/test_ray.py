@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,21 +53,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head without a core and a node with one, in processes of this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
-        patch.setenv("PYTHONPATH", path)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-        )
-        made.add_node(num_cpus=1)
-        yield made
-        made.shutdown()
-
-
-@pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of a bucket of a real S3 server on this machine."""
     server = moto_server.ThreadedMotoServer(port=0, verbose=False)
@@ -84,15 +68,33 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def cluster(bucket: str) -> Iterator[Any]:
+    """A head without a core and a node with one, in processes of this machine.
+
+    They have the environment of the bucket: credentials are each node's own matter.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        path = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
+        patch.setenv("PYTHONPATH", path)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        made.add_node(num_cpus=1)
+        yield made
+        made.shutdown()
+
+
 def test_a_node_that_is_killed_costs_no_model(cluster: Any, bucket: str, local: Path) -> None:
     dies = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     engine = RayEngine(address=cluster.address)
     events = []
-    with contextlib.closing(build(recipe(), f"{bucket}/killed", engine=engine, workers=None)) as all_:
-        for event in all_:
+    building = build(recipe(), f"{bucket}/killed", engine=engine, workers=None)
+    with contextlib.closing(building):
+        for event in building:
             events.append(event)
-            print("T", time.monotonic(), event.kind, event.node[:4], flush=True)
             if len({e.node for e in events} - {""}) == 2 and dies is not None:
                 cluster.remove_node(dies, allow_graceful=False)
                 dies = None

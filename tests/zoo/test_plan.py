@@ -12,6 +12,7 @@ import pytest
 from litmus.artifacts import parse_tensors
 from litmus.datasets import ImageDataset
 from litmus.errors import RecipeError, UsageError, ZooError
+from litmus.zoo.calibration import Line, _line
 from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.ray import _batch
 from litmus.zoo.plan import Nodes, Plan, acceptance_of, load_cluster, plan_zoo
@@ -89,6 +90,12 @@ def test_the_acceptance_of_a_zoo_that_was_begun(tmp_path: Path) -> None:
         (tmp_path / f"{name}.safetensors").touch()
     write_rejected(tmp_path, "d", {})
     assert acceptance_of(tmp_path) == 0.75
+
+
+def test_networks_that_differ_in_their_batches_alone_make_no_line() -> None:
+    assert _line([(5.0, 1.0), (5.0, 3.0)]) == Line(fixed=0.0, per_flop=0.4)
+    assert _line([(1.0, 3.0), (3.0, 5.0)]) == Line(fixed=2.0, per_flop=1.0)
+    assert _line([(1.0, 0.5), (3.0, 3.5)]) == Line(fixed=0.0, per_flop=1.0)
 
 
 @pytest.mark.parametrize("acceptance", [0.0, 1.5, -1.0])

@@ -144,7 +144,7 @@ def _spread(members: Sequence[ModelSpec], count: Callable[[ModelSpec], Cost]) ->
 def _line(points: Sequence[tuple[float, float]]) -> Line:
     """The least-squares line; through the origin where it would have a negative part."""
     flops, seconds = zip(*points, strict=True)
-    if len(points) > 1:
+    if len(set(flops)) > 1:  # batch sizes differ where networks don't
         slope, intercept = statistics.linear_regression(flops, seconds)
         if slope > 0 and intercept > 0:
             return Line(fixed=intercept, per_flop=slope)

@@ -20,8 +20,6 @@ from litmus.zoo.places import local_folder
 from litmus.zoo.recipe import parse_recipe
 from tests.conftest import REPOSITORY, tiny_recipe_table
 
-# Ray reads it when it is imported: a busy machine starts a node in more than its 30 seconds.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
 ray = pytest.importorskip("ray", reason="needs Ray: make test-cluster")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs Ray: make test-cluster")
 moto_server = pytest.importorskip("moto.server", reason="needs moto: make test-cluster")

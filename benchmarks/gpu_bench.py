@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def graphs_on_streams(spec: ModelSpec, dataset: ImageDataset, size: int) -> floa
     count = min(training.batch_size, len(dataset.train))
     batch = as_input(dataset.train.images[:count].cuda())
     labels = dataset.train.labels[:count].cuda()
-    streams = [torch.cuda.Stream() for _ in range(size)]
+    streams = [torch.cuda.Stream() for _ in range(size)]  # type: ignore[no-untyped-call]
     graphs = []
     for seed, stream in enumerate(streams):
         module = spec.build_architecture().build(spec.input_spec, seed=seed).cuda().train()
@@ -159,7 +160,8 @@ def main() -> None:
     if arguments.device != "cpu" and not has_gpu:
         raise SystemExit("there is no GPU here: --device cpu checks that this program works")
     recipe = load_recipe(arguments.recipe)
-    dataset = load_images(recipe.dataset.name, **recipe.dataset.options())
+    options: dict[str, Any] = recipe.dataset.options()
+    dataset = load_images(recipe.dataset.name, **options)
     if arguments.train_images:
         few = torch.arange(arguments.train_images)
         table = replace(recipe.dataset, train_images=arguments.train_images)

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.peak import convolution_peak, step_flops
 from benchmarks.report import report
-from litmus.architectures import ARCHITECTURES
+from litmus.architectures.vgg import VGG
 from litmus.datasets import ImageDataset, Split, load_images
 from litmus.training import as_input
 from litmus.zoo import build, load_recipe
@@ -64,7 +65,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
 
 def textbook_cpu_seconds(dataset: ImageDataset, *, width: int, epochs: int, steps: int) -> float:
     """Return what a textbook training would take, from its first steps (one more warms up)."""
-    module = ARCHITECTURES["vgg"](width=width).build(dataset.input_spec, seed=0)
+    module = VGG(width=width).build(dataset.input_spec, seed=0)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     loader = DataLoader(Images(dataset.train), batch_size=64, shuffle=True, drop_last=True)
     start = 0.0
@@ -135,7 +136,8 @@ def cost_figures(arguments: argparse.Namespace) -> dict[str, object]:
     """Return what `--data-recipe` asks for."""
     torch.set_num_threads(1)
     recipe = load_recipe(arguments.data_recipe)
-    dataset = load_images(recipe.dataset.name, **recipe.dataset.options())
+    options: dict[str, Any] = recipe.dataset.options()
+    dataset = load_images(recipe.dataset.name, **options)
     gates = replace(recipe.gates, clean_accuracy=arguments.accuracy)
     scale = arguments.cost_models / (2 * recipe.twins)
     specs = expand(replace(recipe, gates=gates), dataset.input_spec, scale=scale)

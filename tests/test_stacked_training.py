@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from litmus.architectures import ARCHITECTURES
+from litmus.architectures.cnn import CNN
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import UsageError
 from litmus.seeds import torch_generator
@@ -71,10 +72,7 @@ def test_images_that_networks_share_lie_there_once(tiny_dataset: ImageDataset) -
     )
     results = []
     for data in (shared, StackedData.of([tiny_dataset.train[part] for part in parts])):
-        modules = [
-            ARCHITECTURES["cnn"](channels=(4,)).build(tiny_dataset.input_spec, seed=seed)
-            for seed in (0, 1)
-        ]
+        modules = [CNN(channels=(4,)).build(tiny_dataset.input_spec, seed=seed) for seed in (0, 1)]
         train_stacked(modules, data, spec, seeds=(0, 1))
         results.append([module.state_dict() for module in modules])
     for one, other in zip(*results, strict=True):

@@ -152,7 +152,7 @@ def _batches(
         whose = torch.stack([p[c] for p, c in zip(positions, chosen, strict=True)])
         batch = augmented(images[whose.flatten()], draw, spec)
         # (G * n, c, h, w) to (n, G * c, h, w).
-        batch = batch.unflatten(0, (models, -1)).transpose(0, 1).flatten(1, 2)
+        batch = torch.unflatten(batch, 0, (models, -1)).transpose(0, 1).flatten(1, 2)
         batch = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
         yield batch, torch.stack([y[c] for y, c in zip(labels, chosen, strict=True)])
 
@@ -215,7 +215,7 @@ class _Update:
                 self._sgd(gradient, rate.float(), momentum.float())
             else:
                 self._rmsprop(gradient, rate.float())
-        parts = self.weights[:, : sum(self.sizes)].split(self.sizes, dim=1)
+        parts = torch.split(self.weights[:, : sum(self.sizes)], self.sizes, dim=1)
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.data.copy_(part.view_as(parameter))
             parameter.grad = None

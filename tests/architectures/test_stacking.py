@@ -47,6 +47,7 @@ def test_a_stack_does_to_each_network_what_it_does_by_itself(name: str, options:
         alone = module(batch)
         alone.square().sum().backward()
         assert torch.allclose(logits[place], alone, atol=1e-9)
+        assert batch.grad is not None
         assert torch.allclose(together.grad[:, 3 * place : 3 * place + 3], batch.grad, atol=1e-9)
         state = stack.state_of(place)
         assert state.keys() == module.state_dict().keys()
@@ -61,7 +62,7 @@ def test_a_convolution_is_the_same_however_it_is_computed(convolution: Convoluti
     ]
     x = torch.rand(4, 6, 9, 8, dtype=torch.float64)
     out = Stack(modules, convolution=convolution)(x)
-    alone = [m(part) for m, part in zip(modules, x.split(2, dim=1), strict=True)]
+    alone = [m(part) for m, part in zip(modules, torch.split(x, 2, dim=1), strict=True)]
     assert torch.allclose(out, torch.cat(alone, dim=1))
 
 

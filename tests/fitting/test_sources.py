@@ -92,7 +92,7 @@ def test_a_zoo_above_its_memory_is_streamed(untrained: Zoo) -> None:
 
 def test_two_processes_fit_what_one_does(untrained: Zoo, tmp_path: Path) -> None:
     """Batches of three models: at times one process holds all of them, or none."""
-    settings = {"members": 2, "epochs": 2, "batch_models": 3, "num_patterns": 2}
+    settings: dict[str, Any] = {"members": 2, "epochs": 2, "batch_models": 3, "num_patterns": 2}
     alone = ULPDetector.fit(untrained, **settings)
     file = tmp_path / "shared.litmus"
     words = [word for k, v in settings.items() for word in ("--set", f"{k}={v}")]

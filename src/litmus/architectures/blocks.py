@@ -74,7 +74,7 @@ class Concatenation(Block):
         """Return (n, sum of c, h, w)."""
         if self.models == 1:
             return torch.cat(parts, dim=1)
-        apart = [part.unflatten(1, (self.models, -1)) for part in parts]
+        apart = [torch.unflatten(part, 1, (self.models, -1)) for part in parts]
         return torch.cat(apart, dim=2).flatten(1, 2)
 
 

@@ -141,9 +141,9 @@ class _Conv2d(_Weighted):
     def _by_products(self, x: torch.Tensor) -> torch.Tensor:
         """One matrix product a model: (out, c * k * k) by (c * k * k, n * pixels)."""
         n, _, height, width = x.shape
-        apart = x.unflatten(1, (self.models, -1)).transpose(0, 1).flatten(0, 1)
+        apart = torch.unflatten(x, 1, (self.models, -1)).transpose(0, 1).flatten(0, 1)
         columns = F.unfold(apart, self.kernel_size, self.dilation, self.padding, self.stride)
-        columns = columns.unflatten(0, (self.models, n)).transpose(1, 2).flatten(2)
+        columns = torch.unflatten(columns, 0, (self.models, n)).transpose(1, 2).flatten(2)
         out = torch.bmm(self.weight.flatten(2), columns)
         if self.bias is not None:
             out = out + self.bias[:, :, None]
@@ -158,7 +158,7 @@ class _Conv2d(_Weighted):
                 strict=True,
             )
         ]
-        return out.unflatten(2, (n, *sides)).permute(2, 0, 1, 3, 4).flatten(1, 2)
+        return torch.unflatten(out, 2, (n, *sides)).permute(2, 0, 1, 3, 4).flatten(1, 2)
 
 
 class _BatchNorm2d(_Weighted):
@@ -216,7 +216,7 @@ class _Flatten(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, G * c, h, w) to (G, n, c * h * w)."""
-        return x.unflatten(1, (self.models, -1)).flatten(2).transpose(0, 1)
+        return torch.unflatten(x, 1, (self.models, -1)).flatten(2).transpose(0, 1)
 
 
 class _Dropout(nn.Module):

@@ -61,8 +61,8 @@ class SpatialTransformer(Block):
         theta = self.affine(self.localiser(images)).view(-1, 2, 3)
         if self.models > 1:  # model by model, as the windows are
             n = len(images)
-            images = images.unflatten(1, (self.models, -1)).transpose(0, 1).flatten(0, 1)
-            seen = _resampled(images, theta).unflatten(0, (self.models, n))
+            images = torch.unflatten(images, 1, (self.models, -1)).transpose(0, 1).flatten(0, 1)
+            seen = torch.unflatten(_resampled(images, theta), 0, (self.models, n))
             return seen.transpose(0, 1).flatten(1, 2)
         return _resampled(images, theta)
 

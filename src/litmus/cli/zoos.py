@@ -125,7 +125,7 @@ def plan(
         raise UsageError("--workers is impossible", expected="at least 1", got=workers)
     if gflops is not None and not gflops > 0:
         raise UsageError("--gflops is impossible", expected="above 0", got=gflops)
-    machines = (Nodes(workers=workers or os.cpu_count() or 1, gflops=gflops),)
+    machines: tuple[Nodes, ...] = (Nodes(workers=workers or os.cpu_count() or 1, gflops=gflops),)
     if cluster:
         machines = load_cluster(cluster)
     if like:

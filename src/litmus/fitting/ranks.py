@@ -82,7 +82,7 @@ class Shares(Source):
     def answers(self, patterns: torch.Tensor, index: Sequence[int], read: Read) -> torch.Tensor:
         """Return float64 (len(index), m, k), on all processes; gradients flow to the patterns."""
         ranks, dropout = self._ranks, ModelDropout.active()
-        shared = _SumOfGradients.apply(patterns)
+        shared = _SumOfGradients.apply(patterns)  # type: ignore[no-untyped-call]
         parts = []
         for place in index:
             if place % ranks.size == ranks.rank:
@@ -93,7 +93,7 @@ class Shares(Source):
         # Every process takes part in the backward pass, also one that holds none of these models.
         mine = torch.cat([empty, *parts]) + 0 * shared.double().sum()
         owners = [place % ranks.size for place in index]
-        gathered: torch.Tensor = _Gathered.apply(mine, owners, ranks)
+        gathered: torch.Tensor = _Gathered.apply(mine, owners, ranks)  # type: ignore[no-untyped-call]
         return gathered
 
 
@@ -105,7 +105,7 @@ class _SumOfGradients(torch.autograd.Function):
         return patterns.view_as(patterns)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total
@@ -126,7 +126,7 @@ class _Gathered(torch.autograd.Function):
         return torch.stack([next(unread[owner]) for owner in owners])
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return gradient[ctx.own], None, None
 
 

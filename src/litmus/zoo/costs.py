@@ -95,4 +95,4 @@ def extra_images(spec: ModelSpec, clean: int) -> int:
     attacked = {"source_specific": 1, "all_to_one": classes - 1}.get(
         spec.attack["label_map"], classes
     )
-    return round(clean * attacked / classes * spec.attack["poison_ratio"])
+    return round(clean * attacked / classes * float(spec.attack["poison_ratio"]))

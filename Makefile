@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-serve lint bench bundle fuzz clean
+.PHONY: demo test test-serve test-cluster lint bench bundle fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/litmus demo --output $(DEMO)
 
 test: lint
 	$(BIN)/pytest
+
+# A Ray cluster of several nodes and an S3 server on this machine; some 360 MB more in .venv.
+test-cluster: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,s3,cluster-test]'
+	$(BIN)/pytest -m cluster
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests benchmarks tools
@@ -21,6 +26,8 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
 	$(BIN)/python -m benchmarks.zoo_bench -o results/benchmarks/zoo.json
+	$(BIN)/python -m benchmarks.plan_bench -o results/benchmarks/plan.json
+	$(BIN)/python -m benchmarks.store_bench -o results/benchmarks/store.json
 	test -z "$(ZOO)" || $(BIN)/python -m benchmarks.fit_bench $(ZOO) -o results/benchmarks/fit.json
 
 # NAME=mnist makes src/litmus/bundled/mnist.litmus from recipes/bundled/mnist.toml; hours.

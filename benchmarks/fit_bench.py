@@ -1,44 +1,127 @@
-"""Seconds and peak memory of one fit: `python -m benchmarks.fit_bench ZOO --models 250`.
+"""Seconds and memory of a fit: `python -m benchmarks.fit_bench ZOO --models 250`.
 
 One member, 10 patterns and 60 epochs by default: the work of a detector that is fitted on that
-many models. Ensembles of five run their members side by side.
+many models. Beside it stands a textbook loop over the same models, which reads each checkpoint
+and takes a step on it alone, measured for `--textbook-epochs`. `--memory-models` are the sizes of
+zoos with random weights that are fitted on in processes of their own, streamed, for their memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from benchmarks.peak import convolution_peak, step_flops
+from benchmarks.random_zoo import random_zoo
 from benchmarks.report import report
 from litmus.fitting import PatternSettings
-from litmus.fitting.learn import learn
+from litmus.fitting.learn import learn, total_variation
 from litmus.fitting.population import Population
-from litmus.zoo import Zoo
+from litmus.formats import zoo_file
+from litmus.models import InputSpec
+from litmus.zoo import Zoo, ZooEntry
+from litmus.zoo.recipe import parse_recipe
+
+_SMALL = {
+    "name": "random",
+    "twins": 1000,
+    "dataset": {"name": "digits"},
+    "architecture": {"name": "vgg", "width": 8, "stem_stride": 2},
+    "attack": {"name": "patch", "label_map": "untargeted"},
+    "triggers": {"binary": 4, "train": 2, "test": 2},
+}
+
+
+def textbook_epoch(entries: Sequence[ZooEntry], patterns: torch.Tensor, weight: float) -> None:
+    """Step on each model by itself: read it, ask it, and move patterns and head."""
+    classes = entries[0].spec.input_spec.num_classes
+    head = torch.nn.Linear(len(patterns) * classes, 2)
+    patterns.requires_grad_()
+    optimizer = torch.optim.Adam([patterns, *head.parameters()], lr=0.01)
+    for place in torch.randperm(len(entries)).tolist():
+        module = zoo_file.load(entries[place].path).torch_module().eval()
+        logits = head(module(patterns).flatten()[None])
+        target = torch.tensor([int(entries[place].backdoored)])
+        loss = F.cross_entropy(logits, target) + weight * total_variation(patterns)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        with torch.no_grad():
+            patterns.clamp_(0, 1)
+
+
+def streamed_memory(models: int) -> dict[str, float]:
+    """Fit on so many streamed models with random weights; return peak MiB before and after."""
+    spec = InputSpec(channels=1, height=28, width=28, num_classes=10)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = replace(parse_recipe(_SMALL, "random"), twins=models // 2)
+        entries = random_zoo(recipe, spec, Path(folder)).entries
+        before = peak_memory()
+        population = Population.load(entries, memory=0)
+        tenth = models // 10
+        learn(
+            population.subset(np.arange(tenth, models)),
+            population.subset(np.arange(tenth)),
+            spec,
+            PatternSettings(epochs=2),
+            seed=0,
+        )
+    return {"models": models, "start_mib": before, "peak_mib": peak_memory()}
+
+
+def peak_memory() -> float:
+    """Return this process's peak resident memory in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("zoo", type=Path)
+    parser.add_argument("zoo", type=Path, nargs="?")
     parser.add_argument("--models", type=int, default=250)
     parser.add_argument("--validation", type=int, default=30)
     parser.add_argument("--patterns", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--textbook-epochs", type=int, default=2)
+    parser.add_argument("--memory-models", type=int, nargs="*", default=[500, 2000])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only-memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, help="write the figures to this file, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.only_memory:
+        print(json.dumps(streamed_memory(arguments.only_memory)))
+        return
+    if arguments.zoo is None:
+        parser.error("the following arguments are required: zoo")
     entries = Zoo.open(arguments.zoo).entries[: arguments.models + arguments.validation]
     if len(entries) < arguments.models + arguments.validation:
         raise SystemExit(f"the zoo has only {len(entries)} models")
+    figures = fit_figures(entries, arguments)
+    figures |= textbook_figures(entries[: arguments.models], arguments)
+    ratio = figures["textbook_ms_per_model_pattern_epoch"] / figures["ms_per_model_pattern_epoch"]
+    memory = [memory_of(models) for models in arguments.memory_models]
+    report({**figures, "textbook_ratio": ratio, "streamed_memory": memory}, arguments.output)
+
+
+def fit_figures(entries: Sequence[ZooEntry], arguments: argparse.Namespace) -> dict[str, float]:
+    """Fit one member and say what it took."""
     start = time.perf_counter()
     population = Population.load(entries)
     loaded = time.perf_counter()
+    cpu = time.process_time()
     learn(
         population.subset(np.arange(arguments.models)),
         population.subset(np.arange(arguments.models, len(entries))),
@@ -46,22 +129,52 @@ def main() -> None:
         PatternSettings(num_patterns=arguments.patterns, epochs=arguments.epochs),
         seed=0,
     )
-    fitted = time.perf_counter() - loaded
+    fitted, cpu = time.perf_counter() - loaded, time.process_time() - cpu
+    peak_mib = peak_memory()
     steps = arguments.models * arguments.epochs
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    report(
-        {
-            "models": arguments.models,
-            "num_patterns": arguments.patterns,
-            "epochs": arguments.epochs,
-            "threads": arguments.threads,
-            "load_seconds": loaded - start,
-            "fit_seconds": fitted,
-            "ms_per_model_and_epoch": 1e3 * fitted / steps,
-            "peak_memory_mib": peak,
-        },
-        arguments.output,
-    )
+    patterns = torch.rand(arguments.patterns, *entries[0].spec.input_spec.image_shape)
+    # Of models that are asked alike; the validation models' forward passes are left out.
+    each = [e.spec.build_architecture().build(e.spec.input_spec, seed=0).eval() for e in entries]
+    flops = sum(step_flops(m, patterns.clone(), weights=False) for m in each[: arguments.models])
+    peak = convolution_peak()
+    return {
+        "models": arguments.models,
+        "num_patterns": arguments.patterns,
+        "epochs": arguments.epochs,
+        "threads": arguments.threads,
+        "load_seconds": loaded - start,
+        "fit_seconds": fitted,
+        "ms_per_model_and_epoch": 1e3 * fitted / steps,
+        "ms_per_model_pattern_epoch": 1e3 * cpu / steps / arguments.patterns,
+        "gflop_per_cpu_second": flops * arguments.epochs / cpu / 1e9,
+        "peak_gflop_per_cpu_second": peak / 1e9,
+        "share_of_peak": flops * arguments.epochs / cpu / peak,
+        "peak_memory_mib": peak_mib,
+    }
+
+
+def textbook_figures(
+    entries: Sequence[ZooEntry], arguments: argparse.Namespace
+) -> dict[str, float]:
+    """Run the textbook loop for a few epochs and say what an epoch takes in CPU-seconds."""
+    patterns = torch.rand(arguments.patterns, *entries[0].spec.input_spec.image_shape)
+    cpu = time.process_time()
+    for _ in range(arguments.textbook_epochs):
+        textbook_epoch(entries, patterns, PatternSettings().tv_weight)
+    steps = len(entries) * arguments.textbook_epochs * arguments.patterns
+    taken = 1e3 * (time.process_time() - cpu) / steps
+    return {
+        "textbook_epochs": arguments.textbook_epochs,
+        "textbook_ms_per_model_pattern_epoch": taken,
+    }
+
+
+def memory_of(models: int) -> dict[str, float]:
+    """Measure `streamed_memory` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.fit_bench", "--only-memory", str(models)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    figures: dict[str, float] = json.loads(answer)
+    return figures
 
 
 if __name__ == "__main__":

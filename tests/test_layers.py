@@ -29,6 +29,7 @@ LAYERS: dict[str, float] = {
     "architectures": 1.1,
     "formats": 1.2,
     "training": 2,
+    "stacked_training": 2.1,
     "zoo": 3,
     "inversion": 3.5,  # trigger inversion, with torch
     "fitting": 3.5,  # the half of the detectors that learns

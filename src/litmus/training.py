@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass as plain_dataclass
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -16,7 +17,18 @@ from litmus.datasets import Split
 from litmus.schema import STRICT
 from litmus.seeds import derive_seed, torch_generator
 
-__all__ = ["Penalty", "TrainingSpec", "predict", "train"]
+__all__ = [
+    "Draw",
+    "Penalty",
+    "TrainingSpec",
+    "as_input",
+    "augmented",
+    "draws",
+    "make_optimizer",
+    "make_schedule",
+    "predict",
+    "train",
+]
 
 Penalty = Callable[[nn.Module], torch.Tensor]
 """A scalar that each step of a training adds to the cross-entropy.
@@ -76,8 +88,8 @@ def train(
     as torch runs one thread. Leaves the module in evaluation mode.
     """
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = _optimizer(module, spec)
-    schedule = _schedule(optimizer, spec, spec.planned_steps(len(data)))
+    optimizer = make_optimizer(module, spec)
+    schedule = make_schedule(optimizer, spec, spec.planned_steps(len(data)))
     steps = spec.steps(len(data))
     batches = _batches(data, spec, torch_generator(seed, "batches"))
     with torch.random.fork_rng(devices=[]):
@@ -96,14 +108,18 @@ def train(
 
 def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the predicted classes, int64 (n,), of uint8 images by a module in evaluation mode."""
+    device = next(module.parameters()).device
     with torch.inference_mode():
-        logits = [module(_as_input(batch)) for batch in torch.split(images, _EVALUATION_BATCH)]
-    return torch.cat(logits).argmax(dim=1)
+        logits = [
+            module(as_input(batch.to(device))) for batch in torch.split(images, _EVALUATION_BATCH)
+        ]
+    return torch.cat(logits).argmax(dim=1).cpu()
 
 
-def _schedule(
+def make_schedule(
     optimizer: torch.optim.Optimizer, spec: TrainingSpec, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rate's course over so many steps."""
     if spec.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     # The scheduler divides by warmup * steps - 1.
@@ -117,7 +133,8 @@ def _schedule(
     )
 
 
-def _optimizer(module: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
+    """Return the optimiser of a module's parameters."""
     if spec.optimizer == "adam":
         return torch.optim.AdamW(
             module.parameters(), lr=spec.peak_learning_rate, weight_decay=spec.weight_decay
@@ -135,35 +152,57 @@ def _optimizer(module: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
     )
 
 
-def _batches(
-    data: Split, spec: TrainingSpec, generator: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield float32 images and labels; each epoch is a fresh permutation without its remainder."""
-    size = min(spec.batch_size, len(data))
+@plain_dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What is drawn for a batch: positions (n,), which are mirrored (n,), how they are moved.
+
+    `offset` is (2, n, 1): rows and columns from the corner of the padded image.
+    """
+
+    positions: torch.Tensor
+    mirrored: torch.Tensor | None
+    offset: torch.Tensor | None
+
+
+def draws(count: int, spec: TrainingSpec, generator: torch.Generator) -> Iterator[Draw]:
+    """Yield what every batch of `count` images is made of, without a look at the images.
+
+    Each epoch is a fresh permutation without its remainder.
+    """
+    size = min(spec.batch_size, count)
     for _ in range(spec.epochs):
-        order = torch.randperm(len(data), generator=generator)
-        for batch in torch.split(order, size)[: len(data) // size]:
-            images = _augmented(data.images[batch], spec, generator)
-            yield _as_input(images), data.labels[batch]
+        order = torch.randperm(count, generator=generator)
+        for batch in torch.split(order, size)[: count // size]:
+            mirrored = torch.rand(size, generator=generator) < 0.5 if spec.flip else None
+            offset = None
+            if spec.shift:
+                offset = torch.randint(0, 2 * spec.shift + 1, (2, size, 1), generator=generator)
+            yield Draw(positions=batch, mirrored=mirrored, offset=offset)
 
 
-def _augmented(
-    images: torch.Tensor, spec: TrainingSpec, generator: torch.Generator
-) -> torch.Tensor:
+def augmented(images: torch.Tensor, draw: Draw, spec: TrainingSpec) -> torch.Tensor:
+    """Return a batch (n, c, h, w) mirrored and moved as drawn, on the images' device."""
     n, _, height, width = images.shape
-    if spec.flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    if spec.shift:
+    if draw.mirrored is not None:
+        images = torch.where(draw.mirrored[:, None, None, None], images.flip(3), images)
+    if draw.offset is not None:
         padded = F.pad(images, (spec.shift,) * 4)
-        offset = torch.randint(0, 2 * spec.shift + 1, (2, n, 1), generator=generator)
-        rows = (offset[0] + torch.arange(height))[:, :, None]
-        columns = (offset[1] + torch.arange(width))[:, None, :]
-        which = torch.arange(n)[:, None, None]
+        rows = (draw.offset[0] + torch.arange(height, device=images.device))[:, :, None]
+        columns = (draw.offset[1] + torch.arange(width, device=images.device))[:, None, :]
+        which = torch.arange(n, device=images.device)[:, None, None]
         images = padded[which, :, rows, columns].permute(0, 3, 1, 2)
     return images
 
 
-def _as_input(images: torch.Tensor) -> torch.Tensor:
+def _batches(
+    data: Split, spec: TrainingSpec, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield float32 images and labels."""
+    for draw in draws(len(data), spec, generator):
+        images = augmented(data.images[draw.positions], draw, spec)
+        yield as_input(images), data.labels[draw.positions]
+
+
+def as_input(images: torch.Tensor) -> torch.Tensor:
     """Uint8 to float32 in [0, 1], in the memory format that convolutions are fastest with."""
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)

@@ -125,14 +125,14 @@ def test_model_dropout_thins_whole_channels_and_only_inside() -> None:
     population = Population.prepared([module], np.array([True]))
     dropout = ModelDropout(0.5, torch_generator(0))
     image = torch.ones(2, 1, 3, 3)
-    plain = population.modules[0](image)
+    plain = next(population.source.networks([0]))(image)
     with dropout:
-        thinned = population.modules[0](image)
+        thinned = next(population.source.networks([0]))(image)
     assert torch.equal(plain, torch.ones_like(plain))
     per_channel = thinned[0, :, 0, 0]
     assert set(per_channel.tolist()) == {0.0, 2.0}
     assert torch.equal(thinned, per_channel[None, :, None, None].expand_as(thinned))
-    assert torch.equal(population.modules[0](image), plain)
+    assert torch.equal(next(population.source.networks([0]))(image), plain)
 
 
 def test_canonical_is_what_scanning_computes() -> None:
@@ -144,12 +144,13 @@ def test_canonical_is_what_scanning_computes() -> None:
 
 
 def test_gradients_reach_the_patterns_and_not_the_models() -> None:
-    population = Population.prepared([network(0, backdoored=True)], np.array([True]))
+    module = network(0, backdoored=True)
+    population = Population.prepared([module], np.array([True]))
     patterns = torch.rand(2, *SPEC.image_shape, requires_grad=True)
     population.answers(patterns, [0], canonical).sum().backward()  # type: ignore[no-untyped-call]
     assert patterns.grad is not None
     assert math.isfinite(patterns.grad.abs().sum().item())
-    assert all(p.grad is None for p in population.modules[0].parameters())
+    assert all(p.grad is None for p in module.parameters())
 
 
 @pytest.mark.parametrize(

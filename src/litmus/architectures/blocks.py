@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -15,6 +16,8 @@ from litmus.models import InputSpec
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Block",
+    "Concatenation",
     "DropoutRate",
     "Norm",
     "OddKernel",
@@ -52,6 +55,27 @@ _POOLINGS: Final[dict[Pooling, type[nn.MaxPool2d | nn.AvgPool2d]]] = {
     "average": nn.AvgPool2d,
 }
 _GROUPS: Final = 4
+
+
+class Block(nn.Module):
+    """A container that can be stacked: its `forward` is right for several networks at a time.
+
+    Several networks lie side by side in the channels, (n, models * c, h, w), model by model. Sums
+    and activations are right as they are; whatever mixes channels or images asks `models`.
+    """
+
+    models: int = 1
+
+
+class Concatenation(Block):
+    """Tensors (n, c, h, w) put one after the other in the channels; it has no weights."""
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Return (n, sum of c, h, w)."""
+        if self.models == 1:
+            return torch.cat(parts, dim=1)
+        apart = [torch.unflatten(part, 1, (self.models, -1)) for part in parts]
+        return torch.cat(apart, dim=2).flatten(1, 2)
 
 
 def conv_block(

@@ -13,6 +13,8 @@ from litmus.architectures.base import Architecture
 from litmus.architectures.blocks import (
     ACTIVATIONS,
     Activation,
+    Block,
+    Concatenation,
     Norm,
     Size,
     conv_block,
@@ -79,13 +81,15 @@ class DenseNet(Architecture):
         return nn.Sequential(*modules, nn.Conv2d(channels, self.growth, 3, 1, 1, bias=False))
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(Block):
     """x and F(x), one after the other."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+        self.join = Concatenation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, c + growth, h, w) for x (n, c, h, w)."""
-        return torch.cat([x, self.layer(x)], dim=1)
+        joined: torch.Tensor = self.join(x, self.layer(x))
+        return joined

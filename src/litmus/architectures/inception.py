@@ -12,6 +12,8 @@ from torch import nn
 from litmus.architectures.base import Architecture
 from litmus.architectures.blocks import (
     Activation,
+    Block,
+    Concatenation,
     DropoutRate,
     Norm,
     Size,
@@ -66,7 +68,7 @@ class Inception(Architecture):
         return nn.Sequential(*modules, *head)
 
 
-class InceptionBlock(nn.Module):
+class InceptionBlock(Block):
     """1x1, 3x3 and 5x5 convolutions and a 3x3 maximum pooling side by side.
 
     They give 2, 4, 1 and 1 eighths of the channels, about as in GoogLeNet. A 1x1 convolution
@@ -92,7 +94,9 @@ class InceptionBlock(nn.Module):
                 nn.Sequential(nn.MaxPool2d(3, 1, 1), *convolution(in_channels, part, 1)),
             ]
         )
+        self.join = Concatenation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the branches' channels one after the other (n, out_channels, h, w)."""
-        return torch.cat([branch(x) for branch in self.branches], dim=1)
+        joined: torch.Tensor = self.join(*(branch(x) for branch in self.branches))
+        return joined

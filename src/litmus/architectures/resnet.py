@@ -13,6 +13,7 @@ from litmus.architectures.base import Architecture
 from litmus.architectures.blocks import (
     ACTIVATIONS,
     Activation,
+    Block,
     Norm,
     Size,
     conv_block,
@@ -61,7 +62,7 @@ class ResNet(Architecture):
         return nn.Sequential(*modules, *head_by_average(channels, input_spec.num_classes))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Block):
     """act(x + F(x)) with F two 3x3 convolutions; x is projected where its shape changes."""
 
     def __init__(

@@ -12,6 +12,7 @@ from torch import nn
 from litmus.architectures.base import Architecture
 from litmus.architectures.blocks import (
     Activation,
+    Block,
     DropoutRate,
     Norm,
     OddKernel,
@@ -89,7 +90,7 @@ class Separable(Architecture):
         return residual
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Block):
     """x + F(x)."""
 
     def __init__(self, residual: nn.Module) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from litmus.architectures.blocks import conv_block
+from litmus.architectures.blocks import Block, conv_block
 from litmus.architectures.vgg_whitened import VGGWhitened
 from litmus.models import InputSpec
 from litmus.schema import STRICT
@@ -38,7 +38,7 @@ class VGGSTN(VGGWhitened):
         super().prepare(layers[1], images)
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(Block):
     """Resamples each image (n, c, h, w) through an affine map that it computes from the image."""
 
     def __init__(self, channels: int, width: int) -> None:
@@ -59,5 +59,14 @@ class SpatialTransformer(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the images as seen through their windows, same shape."""
         theta = self.affine(self.localiser(images)).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False)
+        if self.models > 1:  # model by model, as the windows are
+            n = len(images)
+            images = torch.unflatten(images, 1, (self.models, -1)).transpose(0, 1).flatten(0, 1)
+            seen = torch.unflatten(_resampled(images, theta), 0, (self.models, n))
+            return seen.transpose(0, 1).flatten(1, 2)
+        return _resampled(images, theta)
+
+
+def _resampled(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)

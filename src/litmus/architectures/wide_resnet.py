@@ -13,6 +13,7 @@ from litmus.architectures.base import Architecture
 from litmus.architectures.blocks import (
     ACTIVATIONS,
     Activation,
+    Block,
     DropoutRate,
     Norm,
     Size,
@@ -75,7 +76,7 @@ class WideResNet(Architecture):
         )
 
 
-class PreActivationBlock(nn.Module):
+class PreActivationBlock(Block):
     """x + F(before(x)), or shortcut(before(x)) + F(before(x)) where the shape changes."""
 
     def __init__(self, before: nn.Module, residual: nn.Module, shortcut: nn.Module | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -250,6 +252,17 @@ def fit(
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of patterns, folds, order, images.")] = 0,
     data: Data = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            help="ulp, noise: models that take more are streamed from a temporary file (default: "
+            "half of the machine's memory).",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="ulp, noise: where models are computed, cpu or cuda.")
+    ] = "cpu",
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="ulp, noise: draw the patterns.")
     ] = None,
@@ -265,6 +278,7 @@ def fit(
     """Fit a detector on a zoo's training split and calibrate it.
 
     What is read of a model for minutes is kept in ZOO/measured: a fit goes on where it was stopped.
+    Several processes share the models of one zoo: torchrun --nproc-per-node N -m litmus fit ...
     """
     from litmus.detectors import DETECTORS
     from litmus.detectors import fit as run
@@ -281,7 +295,10 @@ def fit(
     if ("num_patterns" in chosen and "num_patterns" not in defaults) or (picture and not draws):
         option = "--patterns" if patterns is not None else "--picture"
         raise UsageError(f"{option} is not for this detector", got=detector, where="--detector")
-    opened = open_zoo(zoo, data)
+    if memory is not None and memory < 0:
+        raise UsageError("--memory is impossible", expected="at least 0", got=memory)
+    limit = None if memory is None else memory * 2**20
+    opened = replace(open_zoo(zoo, data), memory=limit, device=device)
     shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
     if curve and not shares:
         raise UsageError(
@@ -289,27 +306,47 @@ def fit(
             expected="a detector that learns, and a zoo of 48 training models or more",
             got=f"{detector}, {len(opened.split('train'))} models",
         )
-    started = time.monotonic()
-    with bar("fitting") as progress:
-        fitted = run(
-            opened,
-            detector,
-            references=references,
-            seed=seed,
-            on_progress=fit_progress(progress),
-            on_references=partial(progress, note="reference images"),
-            **chosen,
-        )
+    with _ranks(detector) as (first, title):
+        started = time.monotonic()
+        with bar(title) as progress:
+            fitted = run(
+                opened,
+                detector,
+                references=references,
+                seed=seed,
+                on_progress=fit_progress(progress),
+                on_references=partial(progress, note="reference images"),
+                **chosen,
+            )
+        if first:
+            write_atomically(output, fitted.to_bytes())
+        if shares and curve is not False:
+            fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)
+    if not first:
+        return
     write_atomically(output, fitted.to_bytes())
-    if shares and curve is not False:
-        fitted = _with_curve(opened, fitted, shares, time.monotonic() - started, seed)
-        write_atomically(output, fitted.to_bytes())
     if picture is not None:
         from litmus.figures import patterns_by_member
 
         assert isinstance(fitted, PatternDetector)
         write_atomically(picture, patterns_by_member([m.patterns for m in fitted.members]))
     typer.echo(fitted_text(fitted, output), nl=False)
+
+
+@contextmanager
+def _ranks(detector: str) -> Iterator[tuple[bool, str]]:
+    """Join the processes of torchrun, if any: yield whether this one writes, and a bar's title."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True, "fitting"
+        return
+    from litmus.fitting import Ranks
+
+    if detector not in ("ulp", "noise"):
+        raise UsageError(
+            "this detector is fitted by one process", expected="ulp or noise", got=detector
+        )
+    with Ranks.joined() as ranks:
+        yield ranks.rank == 0, f"fitting, process {ranks.rank + 1} of {ranks.size}"
 
 
 def _with_curve(

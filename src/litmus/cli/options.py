@@ -40,9 +40,25 @@ __all__ = [
     "parse_settings",
     "report_files",
     "scan_context",
+    "zoo_folder",
 ]
 
-ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="A zoo's folder.")]
+
+def zoo_folder(text: str) -> Path:
+    """Return a zoo's folder; for a URL, a copy of it in the cache, brought up to date."""
+    if "://" not in text:
+        return Path(text)
+    from litmus.zoo.places import local_folder
+
+    return local_folder(text)
+
+
+ZooFolder = Annotated[
+    Path,
+    typer.Argument(
+        parser=zoo_folder, metavar="ZOO", help="A zoo's folder, or its URL (s3://bucket/zoo)."
+    ),
+]
 NominalRate = Annotated[float, typer.Option(help="The nominal false-positive rate.")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes, one thread each (default: one a core).")

@@ -10,46 +10,59 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litmus.artifacts import write_atomically
-from litmus.cli.options import Data, Workers
+from litmus.cli.options import Data, Workers, ZooFolder, choice
 from litmus.cli.progress import bar
 
 if TYPE_CHECKING:
     from litmus.zoo import ZooEntry
+    from litmus.zoo.engines import Engine
 
 app = typer.Typer(
     help="Build and inspect zoos of clean and backdoored models.", no_args_is_help=True
 )
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A zoo's folder.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local (processes) or ray (a cluster).")]
 
 
 @app.command()
 def build(
     recipe: Recipe,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where to.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="DIR", help="Where to; or s3://BUCKET/ZOO.")
+    ],
     workers: Workers = None,
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,
+    engine: EngineName = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster's ($RAY_ADDRESS does too; default: one on this machine)."),
+    ] = None,
+    gpus_per_task: Annotated[
+        float, typer.Option(help="The share of a GPU that a Ray task takes.")
+    ] = 0.0,
 ) -> None:
     """Train the models that DIR lacks. Can be stopped and started again at any moment."""
-    import os
-
     from litmus.zoo import build, load_recipe
 
     counts = {"accepted": 0, "rejected": 0, "given_up": 0}
     cpu_seconds = 0.0
+    nodes: set[str] = set()
     events = build(
         load_recipe(recipe),
         output,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers,
+        engine=_engine(engine, address, gpus_per_task),
         scale=scale,
         data=data,
     )
     with bar("training models") as progress, contextlib.closing(events):
         try:
             for event in events:
-                progress(event.done, event.total)
+                nodes |= {event.node} - {""}
+                note = f"on {len(nodes)} nodes" if len(nodes) > 1 else ""
+                progress(event.done, event.total, note)
                 if event.kind == "found":
                     start, total = event.done, event.total
                     continue
@@ -73,9 +86,65 @@ def build(
         typer.echo(f"{counts['given_up']} were given up: see *.rejected.json there", err=True)
 
 
+@app.command()
+def plan(
+    recipe: Recipe,
+    scale: Annotated[float, typer.Option(help="Plan the first part of the recipe only.")] = 1.0,
+    workers: Workers = None,
+    gflops: Annotated[
+        float | None,
+        typer.Option(help="What each worker attains in a plain convolution (default: as here)."),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="[[nodes]] with count, workers and gflops."),
+    ] = None,
+    acceptance: Annotated[
+        float | None, typer.Option(help="The share of attempts that pass their gate (default: 1).")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="ZOO", help="Take that share from a zoo, begun or done.")
+    ] = None,
+    format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
+    data: Data = None,
+) -> None:
+    """Foretell a zoo's hours, memory and disk, from a few steps of some of its networks."""
+    import os
+
+    from litmus.errors import UsageError
+    from litmus.reports.zoo import plan_as_json, plan_text
+    from litmus.zoo import load_recipe
+    from litmus.zoo.plan import Nodes, acceptance_of, load_cluster, plan_zoo
+
+    choice("--format", format_, ("text", "json"))
+    if cluster and (workers or gflops):
+        raise UsageError("--cluster says how many workers there are", got="--workers or --gflops")
+    if acceptance is not None and like:
+        raise UsageError("two sources of the acceptance", expected="--acceptance or --like")
+    if workers is not None and workers < 1:
+        raise UsageError("--workers is impossible", expected="at least 1", got=workers)
+    if gflops is not None and not gflops > 0:
+        raise UsageError("--gflops is impossible", expected="above 0", got=gflops)
+    machines: tuple[Nodes, ...] = (Nodes(workers=workers or os.cpu_count() or 1, gflops=gflops),)
+    if cluster:
+        machines = load_cluster(cluster)
+    if like:
+        acceptance = acceptance_of(like)
+    planned = plan_zoo(
+        load_recipe(recipe),
+        scale=scale,
+        acceptance=1.0 if acceptance is None else acceptance,
+        data=data,
+    )
+    if format_ == "json":
+        typer.echo(json.dumps(plan_as_json(planned, machines)))
+    else:
+        typer.echo(plan_text(planned, machines), nl=False)
+
+
 @app.command("list")
 def list_models(
-    folder: Folder,
+    folder: ZooFolder,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
 ) -> None:
     """List a zoo's accepted models, read from their headers."""
@@ -95,7 +164,7 @@ def list_models(
 
 @app.command()
 def verify(
-    folder: Folder,
+    folder: ZooFolder,
     remeasure: Annotated[
         int, typer.Option(help="Measure so many models' accuracy again; needs the images.")
     ] = 0,
@@ -171,6 +240,23 @@ def figures(
     for name, picture in drawn.items():
         write_atomically(output / name, picture)
     typer.echo(f"wrote {' and '.join(str(output / name) for name in drawn)}")
+
+
+def _engine(name: str, address: str | None, gpus_per_task: float) -> Engine:
+    from litmus.errors import UsageError
+    from litmus.zoo.engines import ENGINES
+
+    choice("--engine", name, tuple(ENGINES))
+    options: dict[str, object] = {}
+    if address is not None:
+        options["address"] = address
+    if gpus_per_task:
+        options["gpus_per_task"] = gpus_per_task
+    try:
+        return ENGINES[name](**options)
+    except TypeError as fault:
+        given = " and ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise UsageError(f"the engine {name} has no {given}", expected="--engine ray") from fault
 
 
 def _as_json(entry: ZooEntry) -> dict[str, object]:

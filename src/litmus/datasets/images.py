@@ -17,7 +17,7 @@ from litmus.artifacts import canonical_json, encode_tensors, parse_tensors, writ
 from litmus.errors import DataError
 from litmus.models import InputSpec
 
-__all__ = ["ImageDataset", "Split", "cached"]
+__all__ = ["ImageDataset", "Split", "cache_folder", "cached"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def cached(
     cache is `$LITMUS_CACHE` or the user's cache folder; its files can be deleted at any time.
     """
     digest = hashlib.sha256(canonical_json([name, key]).encode()).hexdigest()[:24]
-    path = _cache_folder() / f"{name}-{digest}.safetensors"
+    path = cache_folder() / f"{name}-{digest}.safetensors"
     if path.exists():
         try:
             return _read(name, path)
@@ -162,7 +162,8 @@ def _check(split: Split, num_classes: int, where: object) -> None:
         )
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return `$LITMUS_CACHE` or the user's cache folder."""
     if folder := os.environ.get("LITMUS_CACHE"):
         return Path(folder)
     from platformdirs import user_cache_path

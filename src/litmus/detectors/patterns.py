@@ -25,7 +25,7 @@ from litmus.features import (
 from litmus.models import Images, LogProbs, Model, log_probabilities
 
 if TYPE_CHECKING:
-    from litmus.fitting import PatternSettings
+    from litmus.fitting import PatternSettings, Population
     from litmus.fitting.ensemble import FittedMember, MemberReport
     from litmus.zoo import Zoo, ZooEntry
 
@@ -99,6 +99,7 @@ class PatternDetector(Detector):
             members=members,
             folds=folds,
             seed=seed,
+            population=_population(zoo, entries),
             initial=initial,
             background=_background(zoo, chosen),
             on_progress=on_progress,
@@ -113,10 +114,10 @@ class PatternDetector(Detector):
         on_progress: Callable[[MemberReport], None] = lambda report: None,
     ) -> Iterator[Unseen]:
         """Fit patterns and heads on shares of the models; see `Detector.relearn`."""
-        from litmus.fitting import PatternSettings, Population, fit_members
+        from litmus.fitting import PatternSettings, fit_members
 
         entries, settings = zoo.split("train"), PatternSettings(**self.scope["settings"])
-        population, background = Population.load(entries), _background(zoo, settings)
+        population, background = _population(zoo, entries), _background(zoo, settings)
         for share in shares:
             fitted = fit_members(
                 entries,
@@ -251,6 +252,12 @@ class PatternDetector(Detector):
         if model.outputs != "logits":
             raise ModelError("this detector reads raw logits", got=model.outputs)
         return np.asarray(outputs, dtype=np.float64)
+
+
+def _population(zoo: Zoo, entries: Sequence[ZooEntry]) -> Population:
+    from litmus.fitting import Population, Ranks
+
+    return Population.load(entries, memory=zoo.memory, device=zoo.device, ranks=Ranks.current())
 
 
 def _background(zoo: Zoo, settings: PatternSettings) -> NDArray[np.float32] | None:

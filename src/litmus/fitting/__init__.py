@@ -13,6 +13,7 @@ from litmus.fitting.ensemble import (
 )
 from litmus.fitting.heads import FittedHead, fit_heads, stack
 from litmus.fitting.population import Population
+from litmus.fitting.ranks import Ranks
 from litmus.fitting.recogniser import FittedReferences, fit_references
 from litmus.fitting.references import ReferenceSettings, learn_references, reference_folds
 from litmus.fitting.scope import describe_scope, held_out_auc
@@ -25,6 +26,7 @@ __all__ = [
     "MemberReport",
     "PatternSettings",
     "Population",
+    "Ranks",
     "ReferenceSettings",
     "assign_folds",
     "check_members",

@@ -19,6 +19,7 @@ from litmus import features
 from litmus.errors import UsageError, ZooError
 from litmus.fitting.learn import EpochReport, Learned, learn
 from litmus.fitting.population import Population, canonical
+from litmus.fitting.ranks import Ranks
 from litmus.fitting.settings import PatternSettings
 from litmus.seeds import derive_seed
 from litmus.zoo import ZooEntry
@@ -117,8 +118,10 @@ def fit_members(
         )
 
     before = torch.get_num_threads()
+    # Several processes have to ask each other in the same order: one member after the other.
+    side_by_side = os.cpu_count() or 1 if Ranks.current().size == 1 else 1
     with ThreadPoolExecutor(
-        min(members, os.cpu_count() or 1), initializer=torch.set_num_threads, initargs=(1,)
+        min(members, side_by_side), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         try:
             return list(pool.map(fit, range(members)))

@@ -77,6 +77,7 @@ def fit_references(
         dataset.background,
         settings,
         seed=seed,
+        memory=zoo.memory,
         on_step=lambda done, total: on_progress(done, work),
     )
     k = len(images)

@@ -80,6 +80,7 @@ def learn_references(
     *,
     seed: int,
     classes: NDArray[np.int64] | None = None,
+    memory: int | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
     """Return an image for each of the classes, by default all: (s, c, h, w).
@@ -87,7 +88,7 @@ def learn_references(
     All these models take it for that class. They start as the `background` (c,) with the faintest
     noise. Deterministic for a seed, torch version, processor and number of threads.
     """
-    population = Population.load(entries)
+    population = Population.load(entries, memory=memory)
     spec = entries[0].spec.input_spec
     wanted = torch.arange(spec.num_classes) if classes is None else torch.from_numpy(classes)
     images = _start(spec, background, seed)[wanted].requires_grad_()

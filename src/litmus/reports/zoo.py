@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 
 from litmus.reports.console import render_table
 from litmus.zoo import Zoo, ZooEntry
+from litmus.zoo.plan import Nodes, Plan
 
-__all__ = ["zoo_table"]
+__all__ = ["plan_as_json", "plan_text", "zoo_table"]
 
 
 def zoo_table(zoo: Zoo) -> str:
@@ -51,3 +55,34 @@ def _treatment(entry: ZooEntry) -> str:
     if tuning is None:
         return entry.spec.treatment
     return f"{entry.spec.treatment}, {'evading' if tuning.weight else 'fine-tuned'}"
+
+
+def plan_text(plan: Plan, cluster: tuple[Nodes, ...]) -> str:
+    """Return what a zoo would cost, with what that rests on."""
+    workers = sum(nodes.count * nodes.workers for nodes in cluster)
+    rows = [
+        [name, str(number), f"{seconds / number:.1f}", f"{seconds / 3600:.2f}"]
+        for name, (number, seconds) in sorted(plan.families.items())
+    ]
+    header = ["architecture", "models", "CPU-seconds each", "CPU-hours"]
+    return (
+        render_table(header, rows)
+        + f"""
+{plan.recipe}: {plan.models} models asked for; {plan.attempts:.0f} trained, {plan.accepted:.0f}
+accepted, if {plan.acceptance:.0%} of the attempts pass their gate
+{plan.flops:.3g} operations; {plan.cpu_hours:.2f} CPU-hours of this machine, whose core attains
+{plan.gflops:.1f} GFLOP/s in a plain convolution; the longest model takes {plan.longest:.0f} s
+{plan.hours(cluster):.2f} hours on {workers} workers that do nothing else
+{plan.worker_bytes / 1e9:.2f} GB of memory for each worker, {plan.disk_bytes / 1e9:.3f} GB of disk
+"""
+    )
+
+
+def plan_as_json(plan: Plan, cluster: tuple[Nodes, ...]) -> dict[str, Any]:
+    """Return a plan and the machines that it is for."""
+    return {
+        **asdict(plan),
+        "cpu_hours": plan.cpu_hours,
+        "hours": plan.hours(cluster),
+        "nodes": [asdict(nodes) for nodes in cluster],
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from litmus.architectures import ARCHITECTURES, Architecture
@@ -191,9 +192,10 @@ def _is_test(share: float, twin: int) -> bool:
     return int((twin + 1) * share + 1e-9) > int(twin * share + 1e-9)
 
 
-def _shuffled(count: int, *seed: object) -> list[int]:
+@cache  # every twin asks for the same few
+def _shuffled(count: int, *seed: object) -> tuple[int, ...]:
     """A permutation that no library's random stream can change."""
-    return sorted(range(count), key=lambda item: derive_seed(*seed, item))
+    return tuple(sorted(range(count), key=lambda item: derive_seed(*seed, item)))
 
 
 def split_triggers(recipe: Recipe) -> dict[str, list[Trigger]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from litmus.artifacts import read_header, write_atomically
+from litmus.artifacts import parse_tensors, read_header
 from litmus.datasets import ImageDataset, load_images
 from litmus.errors import ZooError
 from litmus.formats.zoo_file import ZOO_FORMAT
 from litmus.models import InputSpec
+from litmus.zoo.places import Place, local_folder, open_place
 from litmus.zoo.spec import ModelSpec
 
 __all__ = ["Zoo", "ZooEntry", "finished_ids", "read_recipe_table", "write_recipe_table"]
@@ -57,18 +57,24 @@ class Zoo:
     """The accepted models of a folder, in the order of their recipe.
 
     `data` is the folder with the images that they were trained on, None where `$LITMUS_DATA` or
-    the hub has them.
+    the hub has them. A fit holds models in at most `memory` bytes, by default half of the
+    machine's, and computes them on `device`.
     """
 
     path: Path
     recipe: Mapping[str, Any]
     entries: tuple[ZooEntry, ...]
     data: Path | None = None
+    memory: int | None = None
+    device: str = "cpu"
 
     @classmethod
     def open(cls, path: str | Path, *, data: Path | None = None) -> Zoo:
-        """Read every header in a zoo's folder; raises ZooError where there is none."""
-        path = Path(path)
+        """Read every header in a zoo's folder; raises ZooError where there is none.
+
+        Of a zoo that is elsewhere (`s3://bucket/zoo`), what is new is fetched to the cache first.
+        """
+        path = local_folder(path)
         recipe = read_recipe_table(path)
         if recipe is None:
             raise ZooError("not a model zoo", expected=f"a folder with {_INDEX}", where=path)
@@ -133,26 +139,44 @@ def read_entry(path: Path) -> ZooEntry:
 
 
 def write_accepted(
-    folder: Path, model_id: str, weights: bytes, build: Mapping[str, object]
+    folder: Path | Place, model_id: str, weights: bytes, build: Mapping[str, object]
 ) -> None:
     """Store an accepted model; it is done when its weights' file is there, so that comes last."""
-    write_atomically(folder / f"{model_id}{_BUILD}", json.dumps(build, indent=1))
-    write_atomically(folder / f"{model_id}{_WEIGHTS}", weights)
+    place = open_place(folder)
+    place.write(f"{model_id}{_BUILD}", json.dumps(build, indent=1))
+    place.write(f"{model_id}{_WEIGHTS}", weights)
 
 
-def write_rejected(folder: Path, model_id: str, reason: Mapping[str, object]) -> None:
+def write_rejected(folder: Path | Place, model_id: str, reason: Mapping[str, object]) -> None:
     """Store why a model failed its gate."""
-    write_atomically(folder / f"{model_id}{_REJECTED}", json.dumps(reason, indent=1))
+    open_place(folder).write(f"{model_id}{_REJECTED}", json.dumps(reason, indent=1))
 
 
-def read_rejected(folder: Path, model_id: str) -> Mapping[str, Any]:
+def read_rejected(folder: Path | Place, model_id: str) -> Mapping[str, Any]:
     """Return why a model failed its gate, and what it measured."""
-    return dict(json.loads((folder / f"{model_id}{_REJECTED}").read_text(encoding="utf-8")))
+    return dict(json.loads(open_place(folder).read(f"{model_id}{_REJECTED}")))
 
 
-def finished_ids(folder: Path) -> tuple[set[str], set[str]]:
+def read_summary(folder: Path | Place, model_id: str) -> dict[str, Any] | None:
+    """Return what a worker said of a model that is done, without the costs; None if it is not."""
+    place = open_place(folder)
+    try:
+        facts = dict(read_rejected(place, model_id))
+        facts["rejection"] = facts["reason"]
+    except FileNotFoundError:
+        try:
+            content = place.read(f"{model_id}{_WEIGHTS}")
+        except FileNotFoundError:
+            return None
+        _, facts = parse_tensors(content, place.where(f"{model_id}{_WEIGHTS}"), ZooError)
+        facts["rejection"] = None
+    wanted = ("rejection", "clean_accuracy", "attack_success")
+    return {"id": model_id, "cpu_seconds": 0.0, **{name: facts[name] for name in wanted}}
+
+
+def finished_ids(folder: Path | Place) -> tuple[set[str], set[str]]:
     """Return the ids of accepted and of rejected models, from the names of the files alone."""
-    names = [item.name for item in os.scandir(folder)]
+    names = open_place(folder).names()
     accepted = {name.removesuffix(_WEIGHTS) for name in names if name.endswith(_WEIGHTS)}
     rejected = {name.removesuffix(_REJECTED) for name in names if name.endswith(_REJECTED)}
     return accepted, rejected
@@ -164,24 +188,25 @@ def read_build(entry: ZooEntry) -> Mapping[str, Any]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def read_recipe_table(folder: Path) -> Mapping[str, Any] | None:
+def read_recipe_table(folder: Path | Place) -> Mapping[str, Any] | None:
     """Return the recipe that `zoo.json` holds, or None where the folder is no zoo yet."""
-    path = folder / _INDEX
+    place = open_place(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(place.read(_INDEX))
         return dict(content["recipe"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise ZooError(f"damaged: {fault}", where=path) from fault
+        raise ZooError(f"damaged: {fault}", where=place.where(_INDEX)) from fault
 
 
-def write_recipe_table(folder: Path, recipe: Mapping[str, Any]) -> None:
+def write_recipe_table(folder: Path | Place, recipe: Mapping[str, Any]) -> None:
     """Make the folder a zoo of this recipe; raises ZooError if it is one of another."""
-    present = read_recipe_table(folder)
+    place = open_place(folder)
+    present = read_recipe_table(place)
     if present is None:
         content = {"format": "litmus-zoo", "recipe": recipe}
-        write_atomically(folder / _INDEX, json.dumps(content, indent=1))
+        place.write(_INDEX, json.dumps(content, indent=1))
         return
     differing = sorted(k for k in {*present, *recipe} if present.get(k) != recipe.get(k))
     if differing:
@@ -190,5 +215,5 @@ def write_recipe_table(folder: Path, recipe: Mapping[str, Any]) -> None:
             f"the folder holds a zoo of another recipe; {key} differs",
             expected=present.get(key),
             got=recipe.get(key),
-            where=folder / _INDEX,
+            where=place.where(_INDEX),
         )

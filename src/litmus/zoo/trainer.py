@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from litmus.training import Penalty, TrainingSpec, predict, train
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_accepted, write_rejected
 
-__all__ = ["TrainedModel", "build_model", "fine_tune", "measure", "store", "train_model"]
+__all__ = [
+    "TrainedModel",
+    "build_model",
+    "fine_tune",
+    "measure",
+    "measured",
+    "store",
+    "train_model",
+    "training_images",
+    "write_trained",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +65,7 @@ def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
     data = _training_data(spec, dataset.train)
     architecture.initialise(module, data.images)
     steps = train(module, data, spec.build_training(), seed=spec.seed)
-    return _measured(spec, module, steps, dataset)
+    return measured(spec, module, steps, dataset)
 
 
 def fine_tune(
@@ -80,15 +90,23 @@ def fine_tune(
     data = _training_data(spec.origin, dataset.train)
     training = from_table(TrainingSpec, tuning.training, "fine_tuning.training")
     steps = train(module, data, training, seed=spec.seed, penalty=penalty)
-    return _measured(spec, module, steps, dataset)
+    return measured(spec, module, steps, dataset)
 
 
-def _measured(
-    spec: ModelSpec, module: nn.Module, steps: int, dataset: ImageDataset
+def measured(
+    spec: ModelSpec,
+    module: nn.Module,
+    steps: int,
+    dataset: ImageDataset,
+    *,
+    device: str = "cpu",
+    facts: Mapping[str, Any] | None = None,
 ) -> TrainedModel:
+    """Measure the weights as they will be saved, on `device`; the header also holds `facts`."""
     weights = encode_tensors(saved_weights(module), {})
     arrays, _ = parse_tensors(weights, "weights", ZooError)
-    clean_accuracy, attack_success = measure(spec, module_from(spec.to_json(), arrays), dataset)
+    saved = module_from(spec.to_json(), arrays).to(device)
+    clean_accuracy, attack_success = measure(spec, saved, dataset)
     header = {
         "format": ZOO_FORMAT,
         "format_version": 1,
@@ -103,6 +121,7 @@ def _measured(
         "data_sha256": dataset.sha256,
         "litmus_version": litmus.__version__,
         "torch_version": torch.__version__,
+        **(facts or {}),
     }
     return TrainedModel(
         content=encode_tensors(arrays, header),
@@ -139,33 +158,45 @@ def store(spec: ModelSpec, folder: Path, make: Callable[[], TrainedModel]) -> di
         "cpu_seconds": round(time.process_time() - cpu, 3),
         "seconds": round(time.perf_counter() - wall, 3),
     }
-    measured = {
+    return write_trained(spec, folder, trained, cost)
+
+
+def write_trained(
+    spec: ModelSpec, folder: Path, trained: TrainedModel, cost: Mapping[str, float]
+) -> dict[str, Any]:
+    """Store a model, or the reason why not, with what it cost; return a summary."""
+    figures = {
         "clean_accuracy": trained.clean_accuracy,
         "attack_success": trained.attack_success,
     }
     if trained.rejection is None:
         finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         host = {"host": platform.node(), "process": os.getpid(), "finished": finished}
-        write_accepted(folder, spec.id, trained.content, cost | host)
+        write_accepted(folder, spec.id, trained.content, {**cost, **host})
     else:
-        reason = {"reason": trained.rejection, **measured, **cost, "spec": spec.to_json()}
+        reason = {"reason": trained.rejection, **figures, **cost, "spec": spec.to_json()}
         write_rejected(folder, spec.id, reason)
-    return {"id": spec.id, "rejection": trained.rejection, **measured, **cost}
+    return {"id": spec.id, "rejection": trained.rejection, **figures, **cost}
 
 
 def _training_data(spec: ModelSpec, train_split: Split) -> Split:
-    """The model's own draw of clean images, and the extra ones that its treatment asks for."""
-    count = spec.dataset["train_images"] or len(train_split)
-    if count > len(train_split):
-        raise ZooError("too few training images", expected=count, got=len(train_split))
-    order = torch.randperm(len(train_split), generator=torch_generator(spec.seed, "subset"))
-    clean = train_split[order[:count]]
-    generator = torch_generator(spec.seed, "poison")
-    extra = extra_images(clean, spec.build_attack(), spec.treatment, generator)
+    chosen, extra = training_images(spec, train_split)
+    clean = train_split[chosen]
     return Split(
         images=torch.cat([clean.images, extra.images]),
         labels=torch.cat([clean.labels, extra.labels]),
     )
+
+
+def training_images(spec: ModelSpec, train_split: Split) -> tuple[torch.Tensor, Split]:
+    """Return the model's own draw of clean images, as positions, and its extra ones."""
+    count = spec.dataset["train_images"] or len(train_split)
+    if count > len(train_split):
+        raise ZooError("too few training images", expected=count, got=len(train_split))
+    order = torch.randperm(len(train_split), generator=torch_generator(spec.seed, "subset"))
+    chosen = order[:count]
+    generator = torch_generator(spec.seed, "poison")
+    return chosen, extra_images(train_split[chosen], spec.build_attack(), spec.treatment, generator)
 
 
 def _rejection(spec: ModelSpec, clean_accuracy: float, attack_success: float) -> str | None:

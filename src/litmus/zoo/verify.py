@@ -11,8 +11,9 @@ import torch
 from litmus.datasets import ImageDataset, load_images
 from litmus.errors import LitmusError, ZooError
 from litmus.formats import zoo_file
+from litmus.zoo.stacks import read_plan, train_models
 from litmus.zoo.store import Zoo, ZooEntry, read_entry
-from litmus.zoo.trainer import measure, train_model
+from litmus.zoo.trainer import measure
 
 __all__ = ["Finding", "verify"]
 
@@ -106,7 +107,9 @@ def _retrain(entry: ZooEntry, images: ImageDataset) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        content = train_model(entry.spec, images).content
+        # A model of a stack is trained in a stack again.
+        plan = read_plan(entry.path.parent)
+        content = train_models([entry.spec], images, plan)[0].content
     finally:
         torch.set_num_threads(threads)
     if content != entry.path.read_bytes():

@@ -11,13 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from litmus.datasets import load_images
 from litmus.errors import LitmusError
+from litmus.zoo.places import open_place
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.trainer import build_model
 
@@ -49,8 +49,13 @@ def serve(prepare: Callable[[Setup], Maker]) -> None:
 
 def _trainer(setup: Setup) -> Maker:
     dataset = load_images(setup["dataset"], data=setup["data"], **setup["options"])
-    folder = Path(setup["folder"])
-    return lambda spec: build_model(spec, dataset, folder)
+    place = open_place(setup["place"])
+
+    def make(spec: ModelSpec) -> dict[str, Any]:
+        with place.holding() as folder:
+            return build_model(spec, dataset, folder)
+
+    return make
 
 
 def _reply(replies: Any, message: dict[str, Any]) -> None:

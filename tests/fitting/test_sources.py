@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.random_zoo import random_zoo
+from torch import nn
+
+from litmus.architectures import ARCHITECTURES
+from litmus.detectors import load_detector
+from litmus.detectors.patterns import ULPDetector
+from litmus.fitting import PatternSettings, Population
+from litmus.fitting.learn import learn
+from litmus.fitting.population import canonical
+from litmus.fitting.sources import Held, Streamed, prepared
+from litmus.models import InputSpec
+from litmus.zoo import Zoo
+from litmus.zoo.recipe import parse_recipe
+
+SPEC = InputSpec(channels=1, height=28, width=28, num_classes=10)
+NETWORKS: list[tuple[str, dict[str, Any]]] = [
+    ("vgg", {"width": 2, "stem_stride": 2}),
+    ("densenet", {"growth": 2, "blocks": (1,), "stem_stride": 4}),
+    ("cnn", {"channels": (4,), "hidden": 0}),
+]
+QUICK = PatternSettings(num_patterns=2, epochs=2, batch_models=5)
+
+
+def networks(count: int) -> list[nn.Module]:
+    made = []
+    for seed in range(count):
+        name, options = NETWORKS[seed % 3]
+        made.append(prepared(ARCHITECTURES[name](**options).build(SPEC, seed=seed)))
+    return made
+
+
+def test_streamed_models_learn_the_same_patterns_as_models_in_memory() -> None:
+    kinds = np.arange(24) % 2 == 1
+    learned = []
+    for source in (Held(networks(24)), Streamed(networks(24))):
+        population = Population(source, kinds)
+        training, validation = (population.subset(np.arange(a, b)) for a, b in ((0, 18), (18, 24)))
+        learned.append(learn(training, validation, SPEC, QUICK, seed=0))
+    np.testing.assert_array_equal(learned[0].patterns, learned[1].patterns)
+    for name, array in learned[0].parameters.items():
+        np.testing.assert_array_equal(array, learned[1].parameters[name])
+
+
+def test_streamed_models_are_read_shard_by_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are asked for, the reader is one shard ahead at most."""
+    streamed = Streamed(networks(40))
+    read: list[int] = []
+    content = streamed._content
+
+    def noted(place: int) -> bytearray:
+        read.append(place)
+        return content(place)
+
+    monkeypatch.setattr(streamed, "_content", noted)
+    patterns = torch.rand(1, *SPEC.image_shape)
+    for done, network in enumerate(streamed.networks(range(40)), 1):
+        network(patterns)
+        assert len(read) <= done + 2 * 16
+    assert read == list(range(40))
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    from tests.conftest import tiny_recipe_table
+
+    recipe = parse_recipe(tiny_recipe_table(twins=16, test_share=0.25), "tiny")
+    return random_zoo(recipe, SPEC, tmp_path_factory.mktemp("zoo"))
+
+
+def test_a_zoo_above_its_memory_is_streamed(untrained: Zoo) -> None:
+    entries = untrained.split("train")
+    held, streamed = (Population.load(entries, memory=memory) for memory in (2**30, 0))
+    assert isinstance(held.source, Held)
+    assert isinstance(streamed.source, Streamed)
+    patterns = torch.rand(3, *SPEC.image_shape)
+    index = [5, 0, 23, 7]
+    assert torch.equal(
+        held.answers(patterns, index, canonical), streamed.answers(patterns, index, canonical)
+    )
+
+
+def test_two_processes_fit_what_one_does(untrained: Zoo, tmp_path: Path) -> None:
+    """Batches of three models: at times one process holds all of them, or none."""
+    settings: dict[str, Any] = {"members": 2, "epochs": 2, "batch_models": 3, "num_patterns": 2}
+    alone = ULPDetector.fit(untrained, **settings)
+    file = tmp_path / "shared.litmus"
+    words = [word for k, v in settings.items() for word in ("--set", f"{k}={v}")]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "litmus", "fit", str(untrained.path)),
+            *("-o", str(file), "--no-references", "--no-learning-curve", *words),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    shared = load_detector(file)
+    assert isinstance(shared, ULPDetector)
+    for one, other in zip(alone.members, shared.members, strict=True):
+        np.testing.assert_allclose(one.patterns, other.patterns, atol=1e-4)
+        for name, array in one.parameters.items():
+            np.testing.assert_allclose(array, other.parameters[name], atol=1e-3)

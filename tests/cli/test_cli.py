@@ -339,6 +339,7 @@ def test_the_api_is_pinned() -> None:
         "__version__",
         "build_zoo",
         "evaluate",
+        "explain",
         "fit",
         "load_detector",
         "load_recipe",

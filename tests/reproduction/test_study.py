@@ -69,13 +69,14 @@ def test_a_rejected_model_is_followed_by_its_next_attempt(opened: Open) -> None:
 
 
 def test_what_cannot_be_had_is_left_out_or_an_error(
-    opened: Open, folders: Folders, tmp_path: Path
+    opened: Open, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = SMALL_RECIPE.replace('"digits"', '"mnist"')
     (folders.recipes / "other.toml").write_text(text)
     empty = tmp_path / "nothing"
     empty.mkdir()
-    both = {"names": ["small", "other"], "scales": {"small": 1.0, "other": 1.0}, "data": empty}
+    monkeypatch.setenv("LITMUS_DATA", str(empty))
+    both = {"names": ["small", "other"], "scales": {"small": 1.0, "other": 1.0}}
     with pytest.raises(DataError):
         opened(**both)
     study = opened(**both, skip=True)

@@ -151,10 +151,15 @@ def weights_of(saved: object, where: object) -> tuple[dict[str, torch.Tensor], l
 
 
 def check_stated(text: str) -> None:
-    """Raise RecipeError where `--architecture` names none of ours, or an impossible option."""
+    """Raise RecipeError where `--architecture` names none of ours, or an impossible option.
+
+    Code of the user's own is not imported here, but will be looked for in this folder, too.
+    """
     network = StatedNetwork.parse(text, trust_code=True)
     if network.function is None:
         _ours(network)
+    else:
+        _search_here()
 
 
 def _ours(network: StatedNetwork) -> Architecture:
@@ -162,11 +167,15 @@ def _ours(network: StatedNetwork) -> Architecture:
     return named_from_table(ARCHITECTURES, table, "--architecture", "architecture")
 
 
-def _own(network: StatedNetwork) -> nn.Module:
-    """Return what code of the user's own makes; raises ModelError where it fails."""
+def _search_here() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last, so that a file there replaces nothing that is installed
+
+
+def _own(network: StatedNetwork) -> nn.Module:
+    """Return what code of the user's own makes; raises ModelError where it fails."""
+    _search_here()
     try:
         make = getattr(importlib.import_module(network.name), str(network.function))
         module = make(**network.options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,12 @@ def serving(
             if most is not None and tensor["shape"][0] > most:
                 self._say(Reply(400, {"error": "batch too large"}))
                 return
-            self._answer(_inferred(session, model, tensor))
+            try:
+                right = _inferred(session, model, tensor)
+            except Exception as fault:  # onnxruntime's own, of what the model can't take
+                self._say(Reply(400, {"error": str(fault)}))
+                return
+            self._answer(right)
 
         def _answer(self, right: Any) -> None:
             said = amend(len(asked), self.path, right) if amend else right
@@ -93,6 +99,31 @@ def serving(
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Yield the address of a server that says whatever `answer` writes to each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10)
+                answer(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v2/models/odd"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, Any]:

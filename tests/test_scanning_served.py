@@ -26,7 +26,7 @@ from litmus.scanning.baseline import Baseline
 from litmus.scanning.explaining import explain
 from litmus.server_address import TOKEN_VARIABLE, address_fault
 from tests.formats.onnx_models import SPEC, classifier, detector, fused_detector, save
-from tests.formats.served_models import Reply, raw_server, serving
+from tests.formats.served_models import Reply, make_certificate, raw_server, serving
 
 
 @pytest.fixture(autouse=True)
@@ -317,7 +317,7 @@ def test_where_sizes_are_open_the_server_says_which_it_takes(tmp_path: Path) -> 
     with serving(classifier(sizes=("c", "h", "w"))) as server:
         (result,) = scan([server.url], detector=Candidates.bundled(tmp_path))
     assert isinstance(result, Scored), result
-    assert result.detector == "small.litmus"
+    assert result.detector == "small"
 
 
 @pytest.mark.parametrize(
@@ -373,6 +373,22 @@ def test_a_password_in_an_address_is_not_repeated(patterns: Path) -> None:
 )
 def test_addresses(url: str) -> None:
     assert address_fault(url) is None
+
+
+def test_a_confined_process_knows_whom_to_trust(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    with serving(classifier(), certificate=certificate) as server:
+        distrusted = only(server.url, patterns)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        trusted = only(server.url, patterns)
+        named = only(server.url.replace("127.0.0.1", "localhost"), patterns)
+    assert isinstance(trusted, Scored), trusted
+    assert isinstance(distrusted, Failed)
+    assert "certificate is not trusted" in distrusted.error
+    assert isinstance(named, Failed)
+    assert "Hostname mismatch" in named.error
 
 
 def test_a_version_is_asked_for(patterns: Path) -> None:

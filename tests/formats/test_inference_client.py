@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -18,7 +16,7 @@ from litmus.formats import inference_client
 from litmus.formats.inference_client import InferenceClient
 from litmus.server_address import TOKEN_VARIABLE, address_fault, bearer_token, shown_address
 from tests.formats.onnx_models import classifier
-from tests.formats.served_models import Reply, raw_server, serving
+from tests.formats.served_models import Reply, make_certificate, raw_server, serving
 
 ONE_IMAGE = {
     "inputs": [
@@ -152,17 +150,7 @@ def test_wrong_addresses_are_told_without_secrets(url: str, shown: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that nobody has signed, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", "key.pem", "-out", "certificate.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    return folder / "certificate.pem", folder / "key.pem"
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ LAYERS: dict[str, float] = {
     "checks": 0,  # what settings must be
     "models": 0,
     "seeds": 0,
+    "server_address": 0,
     "shake": 0,
     "artifacts": 0,
     "metrics": 0,

@@ -238,7 +238,7 @@ reader, writer = os.pipe()
 path = "missing.onnx"
 with os.fdopen(writer, "w") as file:
     json.dump({"path": path, "format": "onnx", "readable": [path]}, file)
-print(json.dumps(_enclosed(SimpleNamespace(sandbox=find_sandbox()), reader)))
+print(json.dumps(_enclosed(SimpleNamespace(sandbox=find_sandbox(), network=False), reader)))
 """
 
 

@@ -2,30 +2,35 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from onnx import TensorProto
 from typer.testing import CliRunner
 
 from litmus.cli import app
-from litmus.formats import inference_client
-from litmus.formats.inference_client import TOKEN_VARIABLE, address_fault
+from litmus.detectors.candidates import Candidates
+from litmus.formats.inference_client import InferenceClient
+from litmus.formats.ordered import OrderedModel
+from litmus.formats.preprocessing import Preprocessing
+from litmus.formats.served import connect, read_metadata
 from litmus.reports.scan import SCAN_REPORTS, json_schema
 from litmus.scanning import Failed, Limits, ScanResult, Scored, Skipped, scan
 from litmus.scanning.baseline import Baseline
 from litmus.scanning.explaining import explain
-from tests.formats.onnx_models import classifier, detector, fused_detector, save
-from tests.formats.served_models import Reply, serving
+from litmus.server_address import TOKEN_VARIABLE, address_fault
+from tests.formats.onnx_models import SPEC, classifier, detector, fused_detector, save
+from tests.formats.served_models import Reply, make_certificate, raw_server, serving
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference_client, "_FIRST_WAIT", 0.001)
+def _without_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
 
 
@@ -68,7 +73,8 @@ def test_a_served_model_has_the_score_of_its_file(
     assert served.score == pytest.approx(file.score, abs=1e-3)
     assert served.verdict == file.verdict
     assert str(served.path) == server.url
-    assert (served.format, served.model_sha256, served.sandbox) == ("served", None, None)
+    assert (served.format, served.model_sha256) == ("served", None)
+    assert served.sandbox == file.sandbox
     requests = sum(body is not None for _, body, _ in server.asked)
     sent = f"asked over the network: {server.images} images in {requests} requests"
     assert any(note.startswith(sent) for note in served.notes), (sent, served.notes)
@@ -154,7 +160,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no access": (Reply(401, b""), f"set {TOKEN_VARIABLE}"),
     "forbidden": (Reply(403, b"no"), "refuses access"),
     "not found": (Reply(404, b"no"), "no such model"),
-    "broken": (Reply(500, {"error": "out of cheese"}), "out of cheese"),
+    "broken": (Reply(500, {"error": "out of cheese"}, {"Retry-After": "0"}), "out of cheese"),
     "an unfit model": (Reply(501, b"no"), "can't run this model"),
 }
 
@@ -234,51 +240,107 @@ def test_outputs_that_are_no_numbers_fail(patterns: Path) -> None:
     assert "not numbers" in result.error
 
 
-def test_an_answer_may_not_be_endless(patterns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference_client, "_MOST_BYTES", 100_000)
-    with serving(classifier(), amend=lambda *_: b" " * 200_000) as server:
+def drip_body(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+    drip(connection)
+
+
+def drip_headers(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    drip(connection)
+
+
+def drip(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def promise(connection: socket.socket) -> None:
+    """Say that an answer will come, and never stop saying so."""
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+@pytest.mark.parametrize("answer", [drip_body, drip_headers, promise])
+def test_a_server_that_never_ends_is_given_up(
+    answer: Callable[[socket.socket], None], patterns: Path
+) -> None:
+    started = time.monotonic()
+    with raw_server(answer) as url:
+        result = only(url, patterns, limits=Limits(wall_seconds=1))
+    assert isinstance(result, Failed)
+    assert "than the limit of 1 seconds" in result.error
+    assert time.monotonic() - started < 15
+
+
+def test_an_answer_that_takes_too_much_memory_fails_alone(patterns: Path, tmp_path: Path) -> None:
+    file = save(classifier(), tmp_path / "a.onnx")
+    limits = Limits(memory_mib=256)
+    with serving(classifier(), amend=lambda *_: b"[" + b"[]," * 5_000_000 + b"[]]") as server:
+        greedy, plain = scan([server.url, file], detector=patterns, limits=limits)
+    assert isinstance(greedy, Failed)
+    assert "needs more memory than the limit of 256 MiB" in greedy.error
+    assert isinstance(plain, Scored), plain
+
+
+def test_all_that_was_asked_is_counted_where_classes_are_put_in_order() -> None:
+    with serving(classifier()) as server:
+        client = InferenceClient(server.url)
+        model = connect(client, read_metadata(client.metadata(), server.url), Preprocessing())
+        ordered = OrderedModel(model, [1, 0, 3, 2])
+        ordered(np.zeros((5, 3, 6, 5), np.float32))
+    assert any("5 images in 1 requests" in note for note in ordered.notes), ordered.notes
+
+
+def test_of_several_outputs_the_one_with_the_detectors_classes_is_read(
+    patterns: Path,
+) -> None:
+    other = {"name": "embedding", "datatype": "FP32", "shape": [-1, 512]}
+
+    def amend(number: int, path: str, right: Any) -> Any:
+        return (
+            right if path.endswith("/infer") else {**right, "outputs": [other, *right["outputs"]]}
+        )
+
+    with serving(classifier(), amend=amend) as server:
         result = only(server.url, patterns)
-    assert isinstance(result, Failed)
-    assert "too long (expected at most 100000 bytes)" in result.error
+    assert isinstance(result, Scored), result
+    assert "of 2 outputs, 'logits' was read" in result.notes
 
 
-@pytest.fixture
-def dripping() -> Iterator[str]:
-    """A server that says one byte at a time and never ends."""
-    stopped = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def test_where_sizes_are_open_the_server_says_which_it_takes(tmp_path: Path) -> None:
+    large = detector(replace(SPEC, height=12, width=10))
+    for name, known in {"large": large, "small": detector()}.items():
+        (tmp_path / f"{name}.litmus").write_bytes(known.to_bytes())
 
-        def drip() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
-                while not stopped.wait(0.05):
-                    try:
-                        connection.sendall(b" ")
-                    except OSError:
-                        return
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v2/models/slow"
-        stopped.set()
-        thread.join()
+    with serving(classifier(sizes=("c", "h", "w"))) as server:
+        (result,) = scan([server.url], detector=Candidates.bundled(tmp_path))
+    assert isinstance(result, Scored), result
+    assert result.detector == "small"
 
 
-def test_a_server_that_drips_is_given_up(dripping: str, patterns: Path) -> None:
-    limits = Limits(wall_seconds=0.4)
-    result = only(dripping, patterns, limits=limits)
-    assert isinstance(result, Failed)
-    assert "longer than the limit of 0.4 seconds" in result.error
+@pytest.mark.parametrize(
+    "url",
+    ["http://host/v2/models/a?token=s3cret", "http://me:s3cret@host/v2/models/a"],
+)
+def test_a_secret_in_an_address_is_in_no_report(url: str, patterns: Path) -> None:
+    for name in SCAN_REPORTS:
+        told = CliRunner().invoke(app, ["scan", url, "--detector", str(patterns), "-f", name])
+        assert told.exit_code == 2
+        assert "s3cret" not in told.output
 
 
-def test_nobody_at_home(patterns: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    result = only(f"http://127.0.0.1:{port}/v2/models/none", patterns)
-    assert isinstance(result, Failed)
-    assert "can't be reached (5 tries)" in result.error
-    assert "refused" in result.error
+def test_a_token_that_no_header_holds_fails_the_served_model_alone(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "s3cret\nX: 1")
+    file = save(classifier(), tmp_path / "a.onnx")
+    failed, scored = scan(["http://host/v2/models/a", file], detector=patterns)
+    assert isinstance(failed, Failed)
+    assert TOKEN_VARIABLE in failed.error
+    assert "s3cret" not in failed.error
+    assert isinstance(scored, Scored)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +373,22 @@ def test_a_password_in_an_address_is_not_repeated(patterns: Path) -> None:
 )
 def test_addresses(url: str) -> None:
     assert address_fault(url) is None
+
+
+def test_a_confined_process_knows_whom_to_trust(
+    patterns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path)
+    with serving(classifier(), certificate=certificate) as server:
+        distrusted = only(server.url, patterns)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        trusted = only(server.url, patterns)
+        named = only(server.url.replace("127.0.0.1", "localhost"), patterns)
+    assert isinstance(trusted, Scored), trusted
+    assert isinstance(distrusted, Failed)
+    assert "certificate is not trusted" in distrusted.error
+    assert isinstance(named, Failed)
+    assert "Hostname mismatch" in named.error
 
 
 def test_a_version_is_asked_for(patterns: Path) -> None:

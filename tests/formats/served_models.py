@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 
 from litmus.formats.onnx_file import create_session
 
@@ -47,9 +53,16 @@ Amend = Callable[[int, str, Any], Reply | Any]
 
 @contextlib.contextmanager
 def serving(
-    model: onnx.ModelProto, *, amend: Amend | None = None, most: int | None = None
+    model: onnx.ModelProto,
+    *,
+    amend: Amend | None = None,
+    most: int | None = None,
+    certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[Server]:
-    """Serve a model at `server.url`; more than `most` images at once are refused."""
+    """Serve a model at `server.url`; more than `most` images at once are refused.
+
+    Over TLS where there is a `certificate`, a pair with its key.
+    """
     session = create_session(model.SerializeToString(), "served")
     asked: list[tuple[str, Any, Mapping[str, str]]] = []
 
@@ -65,7 +78,12 @@ def serving(
             if most is not None and tensor["shape"][0] > most:
                 self._say(Reply(400, {"error": "batch too large"}))
                 return
-            self._answer(_inferred(session, model, tensor))
+            try:
+                right = _inferred(session, model, tensor)
+            except Exception as fault:  # onnxruntime's own, of what the model can't take
+                self._say(Reply(400, {"error": str(fault)}))
+                return
+            self._answer(right)
 
         def _answer(self, right: Any) -> None:
             said = amend(len(asked), self.path, right) if amend else right
@@ -86,13 +104,56 @@ def serving(
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield Server(f"http://127.0.0.1:{server.server_port}/v2/models/digits", asked)
+            scheme = "http" if certificate is None else "https"
+            yield Server(f"{scheme}://127.0.0.1:{server.server_port}/v2/models/digits", asked)
         finally:
             server.shutdown()
             thread.join()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Return a certificate of 127.0.0.1 that nobody has signed, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", "key.pem", "-out", "certificate.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+@contextlib.contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Yield the address of a server that says whatever `answer` writes to each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10)
+                answer(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v2/models/odd"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, Any]:

@@ -22,9 +22,13 @@ class OrderedModel:
 
     def __init__(self, model: Model, order: Sequence[int] | NDArray[np.int64]) -> None:
         self._model, self._order = model, np.asarray(order)
-        self.notes: Sequence[str] = getattr(model, "notes", ())
         names = getattr(model, "classes", ())
         self.classes = tuple(names[i] for i in order) if names else ()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of the model, which may grow while it is asked."""
+        return getattr(self._model, "notes", ())
 
     @property
     def input_spec(self) -> InputSpec:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.errors import ModelError, UnsupportedModelError
+from litmus.errors import ModelError, ShapeError, UnsupportedModelError
 from litmus.formats.inference_client import InferenceClient, RefusedError
 from litmus.formats.onnx_graph import GraphInput
 from litmus.formats.onnx_input import ImageInput
@@ -32,25 +32,27 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 _BATCH: Final = 32
 """Images a request, where the server takes any number; halved where it refuses that many."""
+_VALUES: Final = 2**20
+"""Pixels a request where images are large, each some 20 bytes of JSON."""
 _MOST_CLASSES: Final = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedTensors:
-    """What a server says of a model: its image input, and the output that is asked for.
+    """What a server says of a model: its image input, and its outputs that may be the classes'.
 
-    `num_classes` is None where it is left open.
+    These are pairs of a name and the number of classes, None where it is left open;
+    `num_outputs` counts others, too.
     """
 
     source: GraphInput
-    output: str
-    num_classes: int | None
+    class_outputs: tuple[tuple[str, int | None], ...]
+    num_outputs: int
 
-
-@dataclass
-class _Sent:
-    images: int = 0
-    requests: int = 0
+    def class_output(self, num_classes: int | None) -> tuple[str, int | None]:
+        """Return the first with so many classes, or else the first."""
+        exact = [each for each in self.class_outputs if each[1] == num_classes]
+        return (exact or list(self.class_outputs))[0]
 
 
 class ServedModel:
@@ -59,16 +61,23 @@ class ServedModel:
     classes: tuple[str, ...] = ()
 
     def __init__(
-        self, client: InferenceClient, tensors: ServedTensors, image_input: ImageInput
+        self,
+        client: InferenceClient,
+        tensors: ServedTensors,
+        image_input: ImageInput,
+        num_classes: int | None = None,
     ) -> None:
         self._client, self._tensors, self._image_input = client, tensors, image_input
-        self._most, self._sent = image_input.batch or _BATCH, _Sent()
+        channels, height, width = image_input.image_shape
+        self._most = image_input.batch or _images_a_request(channels * height * width)
         stated = image_input.preprocessing.outputs
         self._outputs: Outputs | None = None if stated == "auto" else stated
         self._judged = ""
-        channels, height, width = image_input.image_shape
-        blank = np.zeros((1, channels, height, width), np.float32)
-        num_classes = tensors.num_classes or self._ask(blank).shape[1]
+        self._output, declared = tensors.class_output(num_classes)
+        # What a server leaves open, it may still not take.
+        if declared is None or None in image_input.declared:
+            declared = self._ask(np.zeros((1, channels, height, width), np.float32)).shape[1]
+        num_classes = declared
         self.input_spec = InputSpec(
             channels=channels, height=height, width=width, num_classes=num_classes
         )
@@ -81,15 +90,18 @@ class ServedModel:
 
     def may_take(self, spec: InputSpec) -> bool:
         """Return whether the model, asked for with `expected=spec`, might be of that shape."""
-        fits = spec.num_classes == self.input_spec.num_classes
-        return fits and self._image_input.may_be(spec.image_shape)
+        shape, image_input = spec.image_shape, self._image_input
+        if len(self._tensors.class_outputs) > 1:
+            return shape == image_input.image_shape or image_input.may_be(shape)
+        return spec.num_classes == self.input_spec.num_classes and image_input.may_be(shape)
 
     @property
     def notes(self) -> list[str]:
         """What was assumed, how many images were sent so far, and that a token was."""
-        sent = self._sent
+        sent, count = self._client, self._tensors.num_outputs
         return [
             *self._image_input.notes,
+            *([f"of {count} outputs, {self._output!r} was read"] if count > 1 else []),
             *([self._judged] if self._judged else []),
             f"asked over the network: {sent.images} images in {sent.requests} requests; nobody "
             "here can tell whether all answers came from one model",
@@ -146,8 +158,6 @@ class ServedModel:
         ((batch, count),) = replace(
             self._image_input, batch=self._image_input.batch or len(images)
         ).batches(images)
-        self._sent.images += len(batch)
-        self._sent.requests += 1
         datatype = next(name for name, dtype in _TYPES.items() if dtype == self._image_input.dtype)
         reply = self._client.infer(
             {
@@ -159,18 +169,19 @@ class ServedModel:
                         "data": batch.ravel().tolist(),
                     }
                 ],
-                "outputs": [{"name": self._tensors.output}],
-            }
+                "outputs": [{"name": self._output}],
+            },
+            len(batch),
         )
         return self._read(reply, len(batch))[:count]
 
     def _read(self, reply: Mapping[str, Any], num_rows: int) -> NDArray[np.float64]:
         """Return the rows of a reply, whose data may be nested or flat; raises ModelError."""
-        tensor = _named(reply.get("outputs"), self._tensors.output)
+        tensor = _named(reply.get("outputs"), self._output)
         shape = _sizes(tensor.get("shape")) if tensor else None
         if tensor is None or shape is None:
             shown = str(sorted(reply))[:200]
-            raise self._broken("no tensor of this name", self._tensors.output, shown)
+            raise self._broken("no tensor of this name", self._output, shown)
         if len(shape) != 2 or shape[0] != num_rows or not shape[1] or shape[1] > _MOST_CLASSES:
             raise self._broken("outputs of another shape", f"({num_rows}, classes)", shape)
         try:
@@ -198,11 +209,20 @@ def connect(
 ) -> ServedModel:
     """Return the model behind a client, once `tensors` are known.
 
-    `expected` fills in the sizes that the server leaves open. Raises ModelError or
-    UnsupportedModelError where that is impossible, or where the server does not answer.
+    `expected` fills in the sizes that the server leaves open and picks among several outputs.
+    Raises ModelError or UnsupportedModelError where that is impossible, or where the server does
+    not answer, ShapeError where it leaves sizes open and refuses the expected ones.
     """
     image_input = ImageInput.of(tensors.source, preprocessing, expected, client.address)
-    return ServedModel(client, tensors, image_input)
+    num_classes = expected.num_classes if expected else None
+    try:
+        return ServedModel(client, tensors, image_input, num_classes)
+    except RefusedError as fault:
+        if None not in image_input.declared:
+            raise
+        raise ShapeError(
+            fault.what, expected=fault.expected, got=fault.got, where=fault.where
+        ) from fault
 
 
 def read_metadata(metadata: Mapping[str, Any], where: object) -> ServedTensors:
@@ -231,18 +251,24 @@ def read_metadata(metadata: Mapping[str, Any], where: object) -> ServedTensors:
             got=f"{tensor.get('shape')} of {datatype}"[:200],
             where=where,
         )
-    name, num_classes = _class_output(outputs, where)
     source = GraphInput(name=str(tensor.get("name")), dtype=_TYPES[datatype], sizes=tuple(sizes))
-    return ServedTensors(source=source, output=name, num_classes=num_classes)
+    fitting = _class_outputs(outputs, where)
+    return ServedTensors(source=source, class_outputs=fitting, num_outputs=len(outputs))
 
 
-def _class_output(outputs: Sequence[Any], where: object) -> tuple[str, int | None]:
-    """The first output (batch, classes), and how many these are."""
-    for tensor in outputs:
-        sizes = _sizes(tensor.get("shape")) if isinstance(tensor, dict) else None
-        if sizes is not None and len(sizes) == 2 and sizes[1] != 1:
-            return str(tensor.get("name")), sizes[1]
-    shapes = [tensor.get("shape") for tensor in outputs if isinstance(tensor, dict)]
+def _images_a_request(num_values: int) -> int:
+    """How many images of so many pixels go into a request."""
+    return max(1, min(_BATCH, _VALUES // num_values))
+
+
+def _class_outputs(outputs: Sequence[Any], where: object) -> tuple[tuple[str, int | None], ...]:
+    """The outputs (batch, classes), and how many these are."""
+    tensors = [tensor for tensor in outputs if isinstance(tensor, dict)]
+    pairs = [(str(tensor.get("name")), _sizes(tensor.get("shape"))) for tensor in tensors]
+    fitting = tuple((name, s[1]) for name, s in pairs if s and len(s) == 2 and s[1] != 1)
+    if fitting:
+        return fitting
+    shapes = [tensor.get("shape") for tensor in tensors]
     raise UnsupportedModelError(
         "not a classifier",
         expected="an output (batch, classes)",

@@ -66,8 +66,9 @@ def scan(
     under `limits`, `jobs` at a time; closing the generator ends them. Gradients are taken only if
     `thorough`, which needs PyTorch and has wider limits; clean `images`, a folder with one folder a
     class or the name of a data set, go with it. Each result says what held its process, see
-    `docs/sandbox.md`. A served model is asked from here, without gradients. Raises UsageError,
-    MissingExtraError or DetectorError before the first result.
+    `docs/sandbox.md`. A served model is asked by a process of its own under the same limits, which
+    may use the network; without gradients. Raises UsageError, MissingExtraError or DetectorError
+    before the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
@@ -80,7 +81,6 @@ def scan(
         from litmus.scanning.judge import Judge
 
         candidates = candidates_of(detector)
-        plain = candidates.detectors
         if thorough:
             candidates = candidates.thorough(images=images is not None)
         judge = Judge(candidates, fpr)
@@ -93,16 +93,7 @@ def scan(
             "resize": candidates.named,
         }
         crew.set_up(candidates.files, thorough=thorough, images=images, architecture=architecture)
-
-        def ask(target: Target) -> ScanResult:
-            # What a server runs has no gradients to be thorough with.
-            from litmus.scanning.served import ask_server
-
-            request = {**shared, "thorough": False}
-            answer = ask_server(str(target.path), request, plain, seconds=limits.wall_seconds)
-            return judge.result(target, answer)
-
-        yield from _in_order(find_targets(listed), crew, judge, shared, ask)
+        yield from _in_order(find_targets(listed), crew, judge, shared, limits)
 
 
 def check_architecture(architecture: str | None, trust_code: bool) -> None:
@@ -150,10 +141,8 @@ def _in_order(
     crew: Crew,
     judge: Judge,
     shared: Mapping[str, Any],
-    ask: Callable[[Target], ScanResult],
+    limits: Limits,
 ) -> Iterator[ScanResult]:
-    from litmus.formats import FORMATS
-
     given: dict[int, Target] = {}
     # Answers are judged when they are due, and not before the next file has been given out.
     done: dict[int, Callable[[], ScanResult]] = {}
@@ -164,17 +153,11 @@ def _in_order(
         done[index] = partial(judge.result, given.pop(index), answer)
 
     for index, target in enumerate(targets):
-        if target.format == SERVED:
-            done[index] = partial(ask, target)
-        elif target.format:
+        if target.format:
             while not crew.has_room:
                 hear()
             given[index] = target
-            request = {"path": str(target.path), "format": target.format, **shared}
-            has_architecture = shared["architecture"] is not None
-            loads_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
-            needs_torch = shared["thorough"] or loads_torch
-            crew.give(index, request, needs_torch=needs_torch)
+            _give(crew, index, target, shared, limits)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)
         else:
@@ -187,3 +170,21 @@ def _in_order(
         while due in done:
             yield done.pop(due)()
             due += 1
+
+
+def _give(
+    crew: Crew, index: int, target: Target, shared: Mapping[str, Any], limits: Limits
+) -> None:
+    """Hand out a file, or the address of a served model."""
+    request = {"path": str(target.path), "format": target.format, **shared}
+    if target.format == SERVED:
+        from litmus.server_address import bearer_token
+
+        asked = {"token": bearer_token(), "seconds": limits.wall_seconds, "thorough": False}
+        crew.give(index, {**request, **asked}, network=True)
+        return
+    from litmus.formats import FORMATS
+
+    has_architecture = shared["architecture"] is not None
+    loads_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
+    crew.give(index, request, needs_torch=shared["thorough"] or loads_torch)

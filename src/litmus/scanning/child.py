@@ -17,11 +17,12 @@ from litmus.formats.resizing import ResizedModel, may_resize
 from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
 from litmus.scanning.inverting import explain_model
+from litmus.scanning.targets import SERVED
 
 if TYPE_CHECKING:
     from litmus.inversion.explaining import CleanImages
 
-__all__ = ["OPTIONS", "answer_of", "score_file", "score_model"]
+__all__ = ["OPTIONS", "score_file"]
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "preprocessing": {},
@@ -51,12 +52,12 @@ def score_file(
         load = _loader(Path(path), request)
         if "explain" in request:
             return explain_model(_load(load, _shapes(detectors)), request, detectors, clean)
-        return score_model(load, request, detectors)
+        return _score_model(load, request, detectors)
 
-    return answer_of(told, path, memory_mib=memory_mib)
+    return _answer_of(told, path, memory_mib=memory_mib)
 
 
-def answer_of(
+def _answer_of(
     told: Callable[[], dict[str, object]], where: str, *, memory_mib: float = math.inf
 ) -> dict[str, object]:
     """Return what a model's process tells, or what went wrong on the way."""
@@ -76,7 +77,7 @@ def answer_of(
     return {"status": "failed", "error": error}
 
 
-def score_model(
+def _score_model(
     load: Callable[..., Model], request: Mapping[str, Any], detectors: Mapping[str, Detector]
 ) -> dict[str, object]:
     """Load a model, and score it by the first detector of its shape; raises LitmusError.
@@ -118,6 +119,10 @@ def score_model(
 
 
 def _loader(path: Path, request: Mapping[str, Any]) -> Callable[..., Model]:
+    if request["format"] == SERVED:
+        from litmus.scanning.served import server_loader
+
+        return server_loader(request)
     preprocessing = Preprocessing.for_model(path, request["preprocessing"])
     text = request["architecture"]
     network = StatedNetwork.parse(text, trust_code=request["trust_code"]) if text else None

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from litmus.formats.onnx_external import may_refer_to_files
 from litmus.formats.preprocessing import sidecar_of
@@ -20,7 +20,18 @@ from litmus.scanning import landlock, seccomp
 from litmus.scanning.results import Sandbox
 from litmus.scanning.system_calls import give_up_privileges
 
-__all__ = ["Cell", "Confinement", "code_folders", "find_sandbox"]
+__all__ = ["Cell", "Confinement", "code_folders", "find_sandbox", "network_files"]
+
+# The resolver's files and libraries, and what the links in folders of certificates lead to.
+_NETWORK: Final = (
+    *(
+        f"/etc/{name}"
+        for name in ("hosts", "host.conf", "resolv.conf", "nsswitch.conf", "gai.conf")
+    ),
+    *("/etc/services", "/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib", "/usr/lib64"),
+    *("/etc/ssl/certs", "/etc/pki", "/usr/share/ca-certificates"),
+    "/usr/local/share/ca-certificates",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +118,17 @@ def _try(sandbox: Sandbox) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
         raise OSError(code, os.strerror(code) if code > 0 else f"ended by signal {-code}")
+
+
+def network_files() -> tuple[str, ...]:
+    """Return what tells a process where hosts are and which certificates are trusted."""
+    import ssl  # no file needs it
+
+    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR among them
+    certificates = (paths.cafile, paths.capath, paths.openssl_cafile, paths.openssl_capath)
+    library = str(Path(os.__file__).parent)  # some of it is imported when it is needed
+    named = [*_NETWORK, *certificates, library]
+    return tuple(dict.fromkeys(name for name in named if name and Path(name).exists()))
 
 
 def code_folders() -> tuple[str, ...]:

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from litmus.errors import DetectorError, LitmusError, UsageError
+from litmus.server_address import TOKEN_VARIABLE
 
 __all__ = ["Crew"]
 
@@ -42,7 +45,8 @@ _SETUP_ERRORS: Final[Mapping[str, type[LitmusError]]] = {
 class Crew:
     """Up to `jobs` mothers at work, each with one file in hand; a context that ends them all.
 
-    Mothers for formats that need PyTorch are apart from the others.
+    Mothers for formats that need PyTorch are apart from the others, and so are those whose
+    children ask servers.
     """
 
     def __init__(self, jobs: int, limits: Mapping[str, float]) -> None:
@@ -51,7 +55,7 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         # A mother whose set-up has not been said yet.
         self._unborn: list[_Mother] = []
-        self._idle: dict[bool, list[_Mother]] = {False: [], True: []}
+        self._idle: dict[_Kind, list[_Mother]] = defaultdict(list)
         self._busy: dict[_Mother, int] = {}
 
     def __enter__(self) -> Crew:
@@ -60,7 +64,7 @@ class Crew:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for mother in [*self._unborn, *self._idle[False], *self._idle[True], *self._busy]:
+        for mother in [*self._unborn, *chain(*self._idle.values()), *self._busy]:
             mother.end()
         self._selector.close()
 
@@ -97,10 +101,18 @@ class Crew:
         """Whether another file can be given."""
         return len(self._busy) < self._jobs
 
-    def give(self, index: int, request: Mapping[str, object], *, needs_torch: bool) -> None:
-        """Hand out one file; `index` comes back with its answer."""
-        idle = self._idle[needs_torch]
-        mother = idle.pop() if idle else self._start(needs_torch)
+    def give(
+        self,
+        index: int,
+        request: Mapping[str, object],
+        *,
+        needs_torch: bool = False,
+        network: bool = False,
+    ) -> None:
+        """Hand out one file, or with `network` an address; `index` comes back with its answer."""
+        kind = _Kind(needs_torch=needs_torch, network=network)
+        idle = self._idle[kind]
+        mother = idle.pop() if idle else self._start(kind)
         self._busy[mother] = index
         self._selector.register(mother.answers, selectors.EVENT_READ, mother)
         mother.tell(request)
@@ -126,14 +138,25 @@ class Crew:
         if "setup_error" in answer:
             mother.end()
             raise _SETUP_ERRORS[answer["kind"]](answer["setup_error"])
-        self._idle[mother.needs_torch].append(mother)
+        self._idle[mother.kind].append(mother)
         return index, answer
 
-    def _start(self, needs_torch: bool) -> _Mother:
+    def _start(self, kind: _Kind) -> _Mother:
         mother = self._unborn.pop() if self._unborn else _Mother()
-        mother.needs_torch = needs_torch
-        mother.tell({**self._set_up, "limits": self._limits, "needs_torch": needs_torch})
+        mother.kind = kind
+        told = {**self._set_up, "limits": self._limits, **kind._asdict()}
+        if kind.network:
+            # What a server runs has no gradients to be thorough with.
+            told |= {"thorough": False, "images": None}
+        mother.tell(told)
         return mother
+
+
+class _Kind(NamedTuple):
+    """What the children of a mother may need."""
+
+    needs_torch: bool
+    network: bool
 
 
 class _Mother:
@@ -148,6 +171,8 @@ class _Mother:
         }
         # It would let a model's file configure onnxruntime.
         environment.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)
+        # Told where it is needed: no process that reads a file has it.
+        environment.pop(TOKEN_VARIABLE, None)
         self._process = subprocess.Popen(
             # -P: a file numpy.py in the folder that is scanned must not be imported.
             [sys.executable, "-P", "-m", "litmus.scanning.mother"],
@@ -160,7 +185,7 @@ class _Mother:
         )
         assert self._process.stdout is not None
         self.answers = self._process.stdout
-        self.needs_torch = False
+        self.kind = _Kind(needs_torch=False, network=False)
         self.asked_at = 0.0
 
     def tell(self, message: Mapping[str, object]) -> None:

@@ -29,11 +29,18 @@ from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
 from litmus.scanning.belongings import bounds, keep_only
 from litmus.scanning.child import score_file
-from litmus.scanning.confinement import Cell, Confinement, code_folders, find_sandbox
+from litmus.scanning.confinement import (
+    Cell,
+    Confinement,
+    code_folders,
+    find_sandbox,
+    network_files,
+)
 from litmus.scanning.inverting import load_explained
 from litmus.scanning.results import Sandbox
 from litmus.scanning.system_calls import hide_memory
 from litmus.scanning.warmup import (
+    import_client,
     import_gradients,
     import_onnx,
     import_torch,
@@ -69,7 +76,9 @@ class _Office:
     rehearsal: int
     """Descriptor of a file with a small model."""
     sandbox: Sandbox
-    code: tuple[str, ...]
+    network: bool
+    """Whether children ask servers and read no file."""
+    beside: tuple[str, ...]
     """What a child may read beside its file."""
 
 
@@ -106,14 +115,12 @@ def main() -> None:
     child, leaving = _fork_child(office), None
     for line in sys.stdin:
         request, started = json.loads(line), time.perf_counter()
-        path = Path(request["path"])
         try:
-            digest = _digest(path)
-            granted = Confinement.of_file(path, request["format"], office.code)
+            digest, granted = _granted(office, request)
         except (OSError, ModelError) as fault:
             _answer(replies, {"failed": getattr(fault, "strerror", None) or str(fault)})
             continue
-        _tell(child, {**request, "readable": granted.readable})
+        _tell(child, {**request, "readable": granted})
         # What gradients take is long beside a rehearsal, and would be taken in it, too.
         ahead = not office.thorough and _a_core_is_free()
         following = _fork_child(office, warm_up=True) if ahead else None
@@ -139,6 +146,8 @@ def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
     detectors = {name: load_detector(path) for name, path in setup["detectors"].items()}
     if setup["needs_torch"]:
         import_torch(setup["architecture"])
+    if setup["network"]:
+        import_client()
     limits = setup["limits"]
     small_model = _rehearse_all(detectors)
     if setup["thorough"]:
@@ -154,8 +163,12 @@ def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
         bounds=bounds(**limits),
         rehearsal=small_model,
         sandbox=sandbox,
+        network=setup["network"],
         # PyTorch imports as it goes, and code of the user's own is imported in children.
-        code=code_folders() if setup["needs_torch"] else (),
+        beside=(
+            *(code_folders() if setup["needs_torch"] else ()),
+            *(network_files() if setup["network"] else ()),
+        ),
         **limits,
     )
 
@@ -169,6 +182,15 @@ def _rehearse_all(detectors: Mapping[str, Detector]) -> int:
     for small_model in small_models[1:]:
         os.close(small_model)
     return small_models[0] if small_models else os.open(os.devnull, os.O_RDONLY)
+
+
+def _granted(office: _Office, request: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Return a file's digest and what its process may read; raises OSError or ModelError."""
+    if office.network:
+        return None, office.beside
+    path = Path(request["path"])
+    digest = _digest(path)
+    return digest, Confinement.of_file(path, request["format"], office.beside).readable
 
 
 def _digest(path: Path) -> str:
@@ -296,7 +318,7 @@ def _enclosed(office: _Office, requests: int) -> dict[str, object] | None:
     """
     cell: Cell | OSError
     try:
-        cell = Cell(office.sandbox)
+        cell = Cell(office.sandbox, network=office.network)
     except OSError as fault:
         cell = fault
     with os.fdopen(requests) as file:

@@ -32,7 +32,7 @@ _O_WRITING: Final = 0o3 | 0o100 | 0o1000
 _CLONE_THREAD: Final = 0x10000
 _F_ORDINARY: Final = (0, 1, 2, 3, 4, 1030)
 """F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC: none that signals an owner."""
-_TCGETS, _FIONCLEX, _FIOCLEX = 0x5401, 0x5450, 0x5451
+_TCGETS, _FIONBIO, _FIONCLEX, _FIOCLEX = 0x5401, 0x5421, 0x5450, 0x5451
 _PR_NAMES: Final = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: a thread's and a mapping's name."""
 _AF_INTERNET: Final = (2, 10)
@@ -180,7 +180,7 @@ def _check(name: str) -> Program:
         case "openat":
             return _no_bit(2, _O_WRITING)
         case "ioctl":
-            return _one_of(1, _TCGETS, _FIOCLEX, _FIONCLEX)
+            return _one_of(1, _TCGETS, _FIONBIO, _FIOCLEX, _FIONCLEX)
         case "fcntl":
             return _one_of(1, *_F_ORDINARY)
         case "prctl":

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from litmus.errors import UsageError
+
 __all__ = ["SERVED", "Address", "Target", "find_targets"]
 
 SERVED: Final = "served"
@@ -51,7 +53,7 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
     A file that is named is always reported, and so is a served model, `http[s]://...`.
     """
     for name in paths:
-        if isinstance(name, str) and name.startswith(("http://", "https://")):
+        if isinstance(name, str) and name.lower().startswith(("http://", "https://")):
             yield _served(name)
             continue
         path = Path(name)
@@ -64,13 +66,16 @@ def find_targets(paths: Iterable[str | Path]) -> Iterator[Target]:
 
 
 def _served(url: str) -> Target:
-    from litmus.formats.inference_client import address_fault
+    from litmus.server_address import address_fault, bearer_token, shown_address
 
     if fault := address_fault(url):
-        # Not repeated: it may hold a password.
-        shown = url.partition("//")[2].rpartition("@")[2]
-        return Target(path=Address(shown), failed=f"no address of a served model: {fault}")
-    return Target(path=Address(url), format=SERVED)
+        failed = f"no address of a served model: {fault}"
+        return Target(path=Address(shown_address(url)), failed=failed)
+    try:
+        bearer_token()
+    except UsageError as unfit:
+        return Target(path=Address(url), failed=str(unfit))
+    return Target(path=Address(url.rstrip("/")), format=SERVED)
 
 
 def _walk(folder: Path) -> Iterator[Target]:

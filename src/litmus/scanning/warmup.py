@@ -17,6 +17,7 @@ _SHARE: Final = 0.9
 """Of a file's time, for what takes gradients."""
 
 __all__ = [
+    "import_client",
     "import_gradients",
     "import_onnx",
     "import_torch",
@@ -31,6 +32,17 @@ def import_onnx() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnx.helper  # noqa: F401
     import onnxruntime  # noqa: F401
+
+
+def import_client() -> None:
+    """Import what asks servers, with all that it would import on the way."""
+    import codecs
+    import ssl
+
+    import litmus.scanning.served  # noqa: F401
+
+    codecs.lookup("idna")  # of a host's name
+    ssl.create_default_context()
 
 
 def import_torch(architecture: str | None) -> None:

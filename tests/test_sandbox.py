@@ -16,7 +16,7 @@ from litmus.detectors.candidates import Candidates
 from litmus.formats.onnx_external import may_refer_to_files
 from litmus.reports.scan import SCAN_REPORTS, ScanContext
 from litmus.scanning import Failed, Sandbox, ScanResult, Scored, landlock, scan, seccomp
-from litmus.scanning.confinement import Confinement, find_sandbox
+from litmus.scanning.confinement import find_sandbox, readable_for
 from tests.formats.onnx_models import classifier, detector, external, save
 
 linux = pytest.mark.skipif(
@@ -168,12 +168,12 @@ def test_a_file_alone_is_granted_unless_it_may_name_others(tmp_path: Path) -> No
     plain = save(classifier(), tmp_path / "plain.onnx")
     naming = external(tmp_path, "weights.bin")
     assert not may_refer_to_files(plain)
-    assert Confinement.of_file(plain, "onnx").readable == (str(plain),)
-    assert Confinement.of_file(naming, "onnx").readable == (str(naming), str(tmp_path))
-    assert Confinement.of_file(naming, "zoo").readable == (str(naming),)
+    assert readable_for(plain, "onnx") == (str(plain),)
+    assert readable_for(naming, "onnx") == (str(naming), str(tmp_path))
+    assert readable_for(naming, "zoo") == (str(naming),)
     sidecar = tmp_path / "plain.litmus.toml"
     sidecar.touch()
-    assert Confinement.of_file(plain, "onnx").readable == (str(plain), str(sidecar))
+    assert readable_for(plain, "onnx") == (str(plain), str(sidecar))
     # The word may lie where one piece of a file ends and the next begins.
     far = tmp_path / "far.onnx"
     far.write_bytes(bytes(2**20 - 3) + b"location")

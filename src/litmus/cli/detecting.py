@@ -16,8 +16,15 @@ import typer
 from litmus.artifacts import sha256_of, write_atomically
 from litmus.cli.completion import detector_names, fail_on_names, report_names
 from litmus.cli.options import (
+    Channels,
     Data,
+    Layout,
+    Mean,
+    Outputs,
     ReportFile,
+    Scale,
+    Std,
+    TrustCode,
     ZooFolder,
     choice,
     deliver,
@@ -66,19 +73,12 @@ def scan(
         ),
     ] = "text",
     output: ReportFile = None,
-    scale: Annotated[
-        float | None, typer.Option(help="255 for models that eat raw bytes (default: 1).")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Subtracted after scaling: one number or one a channel, 0.5,0.5,0.5."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Divided by last, like --mean.")] = None,
-    layout: Annotated[str | None, typer.Option(help="nchw or nhwc (default: from shape).")] = None,
-    channels: Annotated[str | None, typer.Option(help="rgb or bgr (default: rgb).")] = None,
-    outputs: Annotated[
-        str | None, typer.Option(help="logits or probabilities (default: from the graph).")
-    ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    layout: Layout = None,
+    channels: Channels = None,
+    outputs: Outputs = None,
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -86,9 +86,7 @@ def scan(
             "MODULE:FUNCTION of your own."
         ),
     ] = None,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that --architecture names.")
-    ] = False,
+    trust_code: TrustCode = False,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[
         float | None,

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from litmus.cli.completion import detector_names
-from litmus.cli.options import ReportFile, choice, deliver, numbers
+from litmus.cli.options import (
+    Channels,
+    Layout,
+    Mean,
+    Outputs,
+    ReportFile,
+    Scale,
+    Std,
+    TrustCode,
+    choice,
+    deliver,
+    numbers,
+)
 from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
@@ -61,24 +73,16 @@ def explain(
             autocompletion=detector_names,
         ),
     ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="255 for models that eat raw bytes (default: 1).")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Subtracted after scaling: one number or one a channel.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Divided by last, like --mean.")] = None,
-    layout: Annotated[str | None, typer.Option(help="nchw or nhwc (default: from shape).")] = None,
-    channels: Annotated[str | None, typer.Option(help="rgb or bgr (default: rgb).")] = None,
-    outputs: Annotated[
-        str | None, typer.Option(help="logits or probabilities (default: from the graph).")
-    ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    layout: Layout = None,
+    channels: Channels = None,
+    outputs: Outputs = None,
     architecture: Annotated[
         str | None, typer.Option(help="The network of files with weights alone: see litmus scan.")
     ] = None,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Run the code that --architecture names.")
-    ] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Reverse triggers of one model on clean images: a second opinion, with a picture.
 

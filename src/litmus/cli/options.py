@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     from litmus.zoo import Zoo
 
 __all__ = [
+    "Channels",
     "Data",
+    "Layout",
+    "Mean",
     "NominalRate",
+    "Outputs",
     "ReportFile",
+    "Scale",
+    "Std",
+    "TrustCode",
     "Workers",
     "ZooFolder",
     "choice",
@@ -71,6 +78,22 @@ Data = Annotated[
 ]
 ReportFile = Annotated[
     Path | None, typer.Option("-o", "--output", help="Write the report to a file.")
+]
+Scale = Annotated[
+    float | None, typer.Option(help="255 for models that eat raw bytes (default: 1).")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Subtracted after scaling: one number or one a channel, 0.5,0.5,0.5."),
+]
+Std = Annotated[str | None, typer.Option(help="Divided by last, like --mean.")]
+Layout = Annotated[str | None, typer.Option(help="nchw or nhwc (default: from shape).")]
+Channels = Annotated[str | None, typer.Option(help="rgb or bgr (default: rgb).")]
+Outputs = Annotated[
+    str | None, typer.Option(help="logits or probabilities (default: from the graph).")
+]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run the code that --architecture names.")
 ]
 
 

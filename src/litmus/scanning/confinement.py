@@ -10,9 +10,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from litmus.formats.onnx_external import may_refer_to_files
 from litmus.formats.preprocessing import sidecar_of
@@ -20,7 +19,7 @@ from litmus.scanning import landlock, seccomp
 from litmus.scanning.results import Sandbox
 from litmus.scanning.system_calls import give_up_privileges
 
-__all__ = ["Cell", "Confinement", "code_folders", "find_sandbox", "network_files"]
+__all__ = ["Cell", "code_folders", "find_sandbox", "network_files", "readable_for"]
 
 # The resolver's files and libraries, and what the links in folders of certificates lead to.
 _NETWORK: Final = (
@@ -34,26 +33,16 @@ _NETWORK: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Confinement:
-    """What one process is granted: files and folders to read, and whether it may use the network.
+def readable_for(path: Path, format_: str, beside: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what may be read to score a model's file: that file, its sidecar, and `beside`.
 
-    Whatever it has opened before stays open, the pipe for its answer among it.
+    And its folder where it may name other files there. Whatever a process has opened before stays
+    open, the pipe for its answer among it. Raises OSError where the file can't be read.
     """
-
-    readable: tuple[str, ...]
-    network: bool = False
-
-    @classmethod
-    def of_file(cls, path: Path, format_: str, code: Sequence[str] = ()) -> Self:
-        """Return what scoring a model's file takes: that file, its sidecar, and `code`.
-
-        And its folder where it may name other files there. Raises OSError where it can't be read.
-        """
-        if format_ == "onnx" and may_refer_to_files(path):
-            return cls(readable=(str(path), str(path.parent), *code))
-        sidecar = sidecar_of(path)
-        return cls(readable=(str(path), *([str(sidecar)] if sidecar.exists() else []), *code))
+    if format_ == "onnx" and may_refer_to_files(path):
+        return (str(path), str(path.parent), *beside)
+    sidecar = sidecar_of(path)
+    return (str(path), *([str(sidecar)] if sidecar.exists() else []), *beside)
 
 
 class Cell:

@@ -31,10 +31,10 @@ from litmus.scanning.belongings import bounds, keep_only
 from litmus.scanning.child import score_file
 from litmus.scanning.confinement import (
     Cell,
-    Confinement,
     code_folders,
     find_sandbox,
     network_files,
+    readable_for,
 )
 from litmus.scanning.inverting import load_explained
 from litmus.scanning.results import Sandbox
@@ -190,7 +190,7 @@ def _granted(office: _Office, request: Mapping[str, Any]) -> tuple[str | None, t
         return None, office.beside
     path = Path(request["path"])
     digest = _digest(path)
-    return digest, Confinement.of_file(path, request["format"], office.beside).readable
+    return digest, readable_for(path, request["format"], office.beside)
 
 
 def _digest(path: Path) -> str:

@@ -44,50 +44,55 @@ def assign(values: NDArray[np.float64]) -> NDArray[np.int64]:
     rows whose largest value nobody contests have it from the start.
     """
     cost = -np.asarray(values, dtype=np.float64)
-    favourites: NDArray[np.int64] = cost.argmin(axis=1)
-    owner = np.full(cost.shape[1], -1)
+    favourites: list[int] = cost.argmin(axis=1).tolist()
+    owner = [-1] * cost.shape[1]
     for row, column in enumerate(favourites):
         if owner[column] < 0:
             owner[column] = row
-    row_price, column_price = cost.min(axis=1), np.zeros(cost.shape[1])
-    for row in sorted(set(range(len(cost))) - set(owner.tolist())):
-        _augment(row, cost, owner, row_price, column_price)
+    contested = sorted(set(range(len(cost))) - set(owner))
+    if contested:
+        # Lists: a path is some ten steps over some ten classes, which arrays are slower at.
+        rows, row_price, column_price = cost.tolist(), cost.min(axis=1).tolist(), [0.0] * len(owner)
+        for row in contested:
+            _augment(row, rows, owner, row_price, column_price)
     columns = np.empty(len(cost), dtype=np.int64)
-    taken = np.flatnonzero(owner >= 0)
-    columns[owner[taken]] = taken
+    for column, row in enumerate(owner):
+        if row >= 0:
+            columns[row] = column
     return columns
 
 
 def _augment(
     start: int,
-    cost: NDArray[np.float64],
-    owner: NDArray[np.int64],
-    row_price: NDArray[np.float64],
-    column_price: NDArray[np.float64],
+    cost: list[list[float]],
+    owner: list[int],
+    row_price: list[float],
+    column_price: list[float],
 ) -> None:
     """Give one more row a column along the cheapest path (Dijkstra), and keep the prices fair."""
-    least = np.full(len(owner), np.inf)
-    before = np.full(len(owner), -1)
+    least, before = [float("inf")] * len(owner), [-1] * len(owner)
     reached: list[int] = []
-    open_columns = np.ones(len(owner), dtype=bool)
+    open_columns = list(range(len(owner)))
     row, length, last = start, 0.0, -1
     while True:
-        through = length + cost[row] - row_price[row] - column_price
-        shorter = open_columns & (through < least)
-        least[shorter], before[shorter] = through[shorter], last
-        last = int(np.where(open_columns, least, np.inf).argmin())
-        length = float(least[last])
-        open_columns[last] = False
+        costs, base = cost[row], length - row_price[row]
+        for column in open_columns:
+            through = base + costs[column] - column_price[column]
+            if through < least[column]:
+                least[column], before[column] = through, last
+        last = min(open_columns, key=least.__getitem__)
+        length = least[last]
+        open_columns.remove(last)
         if owner[last] < 0:
             break
         reached.append(last)
-        row = int(owner[last])
+        row = owner[last]
     row_price[start] += length
     for column in reached:
         row_price[owner[column]] += length - least[column]
         column_price[column] -= length - least[column]
     while last >= 0:
-        previous = int(before[last])
+        previous = before[last]
         owner[last] = start if previous < 0 else owner[previous]
         last = previous
 

@@ -21,6 +21,7 @@ __all__ = [
     "Outputs",
     "log_probabilities",
     "looks_like_probabilities",
+    "probabilities",
 ]
 
 Images = NDArray[np.float32]
@@ -91,21 +92,25 @@ class Model(Protocol):
 def log_probabilities(outputs: NDArray[Any], kind: Outputs = "logits") -> LogProbs:
     """Return the canonical output of a classifier: floored log-probabilities in float64.
 
-    `outputs` has shape (..., k). For logits it is ``logaddexp(log_softmax(logits), -30)``, for
-    probabilities ``log(p + e^-30)``, which is the same function of p. Raises ModelError when an
-    output is NaN or infinite.
+    `outputs` has shape (..., k). It is log(p + e^-30), in the same shape; for logits
+    ``logaddexp(log_softmax(logits), -30)``. Raises ModelError when an output is NaN or infinite.
     """
+    floored: LogProbs = np.log(probabilities(outputs, kind))
+    return floored
+
+
+def probabilities(outputs: NDArray[Any], kind: Outputs = "logits") -> NDArray[np.float64]:
+    """Return p + e^-30, whose logarithms are `log_probabilities`; same shape, same errors."""
     values = np.asarray(outputs, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ModelError("the model's outputs are not numbers", got="NaN or infinity")
-    floored: LogProbs
+    floored: NDArray[np.float64]
     if kind == "probabilities":
-        floored = np.log(np.maximum(values, 0.0) + np.exp(LOG_FLOOR))
+        floored = np.maximum(values, 0.0) + np.exp(LOG_FLOOR)
         return floored
     with np.errstate(over="ignore"):  # 1e308 beside -1e308: the smaller one is at the floor
-        shifted = values - values.max(axis=-1, keepdims=True)
-    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    floored = np.logaddexp(log_softmax, LOG_FLOOR)
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    floored = powers / powers.sum(axis=-1, keepdims=True) + np.exp(LOG_FLOOR)
     return floored
 
 

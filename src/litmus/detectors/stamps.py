@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import DetectorError, UsageError
-from litmus.models import Images, InputSpec, Model, log_probabilities
+from litmus.models import Images, InputSpec, Model, probabilities
 from litmus.stamping import FAMILIES, Stamp, stamp_bank, stamped
 
 if TYPE_CHECKING:
@@ -94,46 +94,60 @@ def stamp_statistics(
     classes go to, a pair one of those with where it goes; steady is what holds in the mean over a
     family's stamps. None of the numbers depends on the order of the classes.
     """
-    images = np.arange(len(own))
-    kept = plain[images, own]
-    found = [kept.mean(), kept.min()]
-    for shown in answers.values():
-        found += _of_family(shown, own)
+    images, k = np.arange(len(own)), plain.shape[1]
+    # All families at once, and then each one's share of the rows: most are far too small for
+    # NumPy to be quick on.
+    shown = np.concatenate(list(answers.values()))
+    counts = np.array([len(family) for family in answers.values()])
+    ends = np.cumsum(counts)
+    starts = ends - counts
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        each = counts.reshape(-1, *[1] * (values.ndim - 1))
+        means: NDArray[np.float64] = np.add.reduceat(values, starts) / each
+        return means
+
+    kept = shown[:, images, own].mean(axis=1)
+    others = shown.copy()
+    others[:, images, own] = 0
+    # (t, k): the mean over the images of other classes
+    targets = others.sum(axis=1) / (len(own) - np.bincount(own, minlength=k))
+    surest = [np.sort(part) for part in np.split(targets.max(axis=1), ends[:-1])]
+    steady = np.sort(mean(targets))
+    reached = np.sort(np.maximum.reduceat(targets, starts))
+    flips = others.max(axis=2)
+    pairs = mean(others)
+    ordered = np.sort(pairs.reshape(len(counts), -1))
+    by_family = [
+        [part[-1] for part in surest],
+        [part[-3:].mean() for part in surest],
+        [part.mean() for part in surest],
+        steady[:, -1],
+        steady[:, -2],
+        _middle(steady),
+        reached[:, -2],
+        _middle(reached),
+        np.minimum.reduceat(kept, starts),
+        mean(kept),
+        np.maximum.reduceat(flips.max(axis=1), starts),
+        np.maximum.reduceat(flips, starts).mean(axis=1),
+        mean(flips).max(axis=1),
+        ordered[:, -1],
+        ordered[:, -2],
+        pairs.max(axis=2).mean(axis=1),
+    ]
+    own_class = plain[images, own]
+    found = np.concatenate([[own_class.mean(), own_class.min()], np.transpose(by_family).ravel()])
     values = np.clip(found, LEAST, 1 - LEAST)
     odds: NDArray[np.float64] = np.log(values / (1 - values))
     return odds
 
 
-def _of_family(shown: NDArray[np.float64], own: NDArray[np.int64]) -> list[np.float64]:
-    images, k = np.arange(len(own)), shown.shape[2]
-    kept = shown[:, images, own]
-    others = shown.copy()
-    others[:, images, own] = 0
-    # (t, k): the mean over the images of other classes
-    targets = others.sum(axis=1) / (len(own) - np.isin(np.arange(k), own))
-    surest = np.sort(targets.max(axis=1))
-    steady, reached = np.sort(targets.mean(axis=0)), np.sort(targets.max(axis=0))
-    flips = others.max(axis=2)
-    pairs = others.mean(axis=0)
-    ordered = np.sort(pairs, axis=None)
-    return [
-        surest[-1],
-        surest[-3:].mean(),
-        surest.mean(),
-        steady[-1],
-        steady[-2],
-        np.median(steady),
-        reached[-2],
-        np.median(reached),
-        kept.mean(axis=1).min(),
-        kept.mean(),
-        flips.max(),
-        flips.max(axis=0).mean(),
-        flips.mean(axis=0).max(),
-        ordered[-1],
-        ordered[-2],
-        pairs.max(axis=1).mean(),
-    ]
+def _middle(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the median of each row (f, k) that is in order."""
+    k = ordered.shape[1]
+    middle: NDArray[np.float64] = (ordered[:, (k - 1) // 2] + ordered[:, k // 2]) / 2
+    return middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +208,7 @@ class StampsDetector(StatisticDetector):
         """Return `stamp_statistics` of the model's answers."""
         assert self.images is not None
         batches = [self.images, *self._queries()]
-        answers = [np.exp(log_probabilities(model(batch), model.outputs)) for batch in batches]
+        answers = [probabilities(model(batch), model.outputs) for batch in batches]
         shown = np.concatenate(answers[1:]).reshape(-1, *answers[0].shape)
         ends = np.cumsum(list(self.stamp_settings.counts.values()))[:-1]
         by_family = dict(zip(FAMILIES, np.split(shown, ends), strict=True))

@@ -102,9 +102,11 @@ class ImageInput:
         size = self.batch or _OPEN_BATCH
         for start in range(0, len(values), size):
             part = values[start : start + size]
-            missing = self.batch - len(part) if self.batch else 0
-            padding = np.repeat(part[-1:], missing, axis=0)
-            yield (np.concatenate([part, padding]) if missing else part), len(part)
+            count = len(part)
+            if self.batch and count < self.batch:
+                padding = np.repeat(part[-1:], self.batch - count, axis=0)
+                part = np.concatenate([part, padding])
+            yield part, count
 
     def _prepare(self, images: Images) -> NDArray[Any]:
         values: NDArray[Any] = self.preprocessing.apply(images)

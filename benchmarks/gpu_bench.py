@@ -30,7 +30,8 @@ from litmus.datasets import ImageDataset, load_images
 from litmus.stacked_training import Precision, StackSettings
 from litmus.training import as_input, make_optimizer
 from litmus.zoo import load_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.expansion import expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stacks import StackPlan, seconds_per_step, train_models
 from litmus.zoo.trainer import train_model
 

@@ -10,8 +10,8 @@ from litmus.artifacts import encode_tensors
 from litmus.formats.zoo_file import ZOO_FORMAT, saved_weights
 from litmus.models import InputSpec
 from litmus.zoo import Zoo
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import Recipe
-from litmus.zoo.spec import expand
 from litmus.zoo.store import write_accepted, write_recipe_table
 
 __all__ = ["random_zoo"]

@@ -19,8 +19,8 @@ from litmus.artifacts import encode_tensors
 from litmus.formats.zoo_file import ZOO_FORMAT, saved_weights
 from litmus.models import InputSpec
 from litmus.zoo import build
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import Recipe, load_recipe
-from litmus.zoo.spec import expand
 from litmus.zoo.store import write_recipe_table
 
 DIGITS = Path(str(resources.files("litmus"))) / "recipes" / "digits.toml"

@@ -30,7 +30,8 @@ from litmus.architectures.vgg import VGG
 from litmus.datasets import ImageDataset, Split, load_images
 from litmus.training import as_input
 from litmus.zoo import build, load_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.expansion import expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stacks import StackPlan, seconds_per_step
 from litmus.zoo.trainer import train_model
 

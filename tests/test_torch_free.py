@@ -1,16 +1,20 @@
-"""Scanning an ONNX file asks for no heavy library, in no process; the start-up hook below sees."""
+"""Scanning an ONNX file and listing a zoo ask for no heavy library, in no process.
+
+The start-up hook below sees what is asked for.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
 from litmus.detectors import Detector
+from litmus.zoo import Zoo
 from tests.formats.onnx_models import (
     classifier,
     detector,
@@ -48,6 +52,22 @@ assert len(results) == 2 and all(isinstance(result, Scored) for result in result
 print(os.getpid())
 """
 
+OPEN = """
+import sys
+import litmus
+from litmus.reports.zoo import zoo_table
+
+print(zoo_table(litmus.Zoo.open(sys.argv[1])))
+"""
+
+LIST = """
+import sys
+from litmus.cli import main
+
+sys.argv = ["litmus", "zoo", "list", sys.argv[1]]
+main()
+"""
+
 
 @pytest.mark.parametrize("make", [detector, layer_detector, fused_detector])
 def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
@@ -56,17 +76,44 @@ def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
     for name in ("a", "b"):
         save(classifier(), tmp_path / "models" / f"{name}.onnx")
     (tmp_path / "tiny.litmus").write_bytes(make().to_bytes())
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
-    log = tmp_path / "log"
+    said, asked = run(SCRIPT, str(tmp_path / "models"), str(tmp_path / "tiny.litmus"), at=tmp_path)
+    parent = asked.pop(said.strip())
+    assert {"litmus", "numpy"} <= parent
+    assert "onnx" not in parent  # a model is parsed in the child alone
+    assert any({"litmus", "onnx", "onnxruntime"} <= names for names in asked.values())
+    for names in (parent, *asked.values()):
+        assert not names & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("script", "heavy"),
+    [
+        (OPEN, HEAVY),
+        (LIST, set(HEAVY) - {"pydantic"}),  # which some versions of typer import
+    ],
+)
+def test_what_reads_headers_alone_imports_no_heavy_library(
+    script: str, heavy: Collection[str], small_zoo: Zoo, tmp_path: Path
+) -> None:
+    said, asked = run(script, str(small_zoo.path), at=tmp_path)
+    assert all(entry.id in said for entry in small_zoo.entries)
+    names = set().union(*asked.values())
+    assert "litmus" in names
+    assert not names & set(heavy)
+
+
+def run(script: str, *arguments: str, at: Path) -> tuple[str, dict[str, set[str]]]:
+    """Return what a script wrote, and what each process asked to import, by its number."""
+    (at / "hook").mkdir()
+    (at / "hook" / "sitecustomize.py").write_text(HOOK)
+    log = at / "log"
     log.touch()
-    folders = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    folders = [str(at / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(folders), "IMPORT_LOG": str(log)
     }  # fmt: skip
-    command = [sys.executable, "-W", "error", "-c", SCRIPT]
     done = subprocess.run(
-        [*command, str(tmp_path / "models"), str(tmp_path / "tiny.litmus")],
+        [sys.executable, "-W", "error", "-c", script, *arguments],
         env=environment, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -74,9 +121,4 @@ def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
     for line in log.read_text().splitlines():
         process, name = line.split()
         asked.setdefault(process, set()).add(name.split(".")[0])
-    parent = asked.pop(done.stdout.strip())
-    assert {"litmus", "numpy"} <= parent
-    assert "onnx" not in parent  # a model is parsed in the child alone
-    assert any({"litmus", "onnx", "onnxruntime"} <= names for names in asked.values())
-    for names in (parent, *asked.values()):
-        assert not names & set(HEAVY)
+    return done.stdout, asked

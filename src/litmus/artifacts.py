@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_HEADER_BYTES",
+    "cache_folder",
     "canonical_json",
     "encode_tensors",
     "library_versions",
@@ -71,6 +72,15 @@ def remove_temporary_files(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
+
+
+def cache_folder() -> Path:
+    """Return `$LITMUS_CACHE` or the user's cache folder."""
+    if folder := os.environ.get("LITMUS_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("litmus")
 
 
 def sha256_of(path: Path) -> str:

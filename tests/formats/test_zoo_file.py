@@ -11,8 +11,9 @@ from litmus.datasets import ImageDataset
 from litmus.errors import ModelError
 from litmus.formats.zoo_file import load, module_from, saved_weights
 from litmus.training import predict
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.trainer import train_model
 from tests.conftest import tiny_recipe_table
 

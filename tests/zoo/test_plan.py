@@ -15,9 +15,9 @@ from litmus.errors import RecipeError, UsageError, ZooError
 from litmus.zoo.calibration import Line, _line
 from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.ray import _batch
+from litmus.zoo.expansion import expand
 from litmus.zoo.plan import Nodes, Plan, acceptance_of, load_cluster, plan_zoo
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import expand
 from litmus.zoo.store import write_rejected
 from litmus.zoo.trainer import train_model
 from tests.conftest import tiny_recipe_table

@@ -11,8 +11,9 @@ from litmus.artifacts import parse_tensors
 from litmus.datasets import ImageDataset
 from litmus.errors import UsageError, ZooError
 from litmus.stacked_training import StackSettings
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stacks import (
     ONE_AT_A_TIME,
     StackPlan,

@@ -9,8 +9,8 @@ from litmus.artifacts import encode_tensors, parse_tensors
 from litmus.datasets import ImageDataset
 from litmus.errors import ZooError
 from litmus.zoo import Zoo
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import Recipe, parse_recipe
-from litmus.zoo.spec import expand
 from litmus.zoo.store import (
     finished_ids,
     read_build,

@@ -14,8 +14,9 @@ from litmus.attacks import Treatment
 from litmus.datasets import ImageDataset
 from litmus.errors import ZooError
 from litmus.formats.zoo_file import ZooModel, module_from
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import FineTuning, ModelSpec, expand
+from litmus.zoo.spec import FineTuning, ModelSpec
 from litmus.zoo.trainer import TrainedModel, build_model, fine_tune, measure, train_model
 from tests.conftest import tiny_recipe_table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from litmus.artifacts import canonical_json, encode_tensors, parse_tensors, write_atomically
+from litmus.artifacts import (
+    cache_folder,
+    canonical_json,
+    encode_tensors,
+    parse_tensors,
+    write_atomically,
+)
 from litmus.errors import DataError
 from litmus.models import InputSpec
 
-__all__ = ["ImageDataset", "Split", "cache_folder", "cached"]
+__all__ = ["ImageDataset", "Split", "cached"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +165,3 @@ def _check(split: Split, num_classes: int, where: object) -> None:
             got=f"images per class {counts.tolist()}",
             where=where,
         )
-
-
-def cache_folder() -> Path:
-    """Return `$LITMUS_CACHE` or the user's cache folder."""
-    if folder := os.environ.get("LITMUS_CACHE"):
-        return Path(folder)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("litmus")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from litmus.reports.console import render_table
-from litmus.zoo import Zoo, ZooEntry
-from litmus.zoo.plan import Nodes, Plan
+
+if TYPE_CHECKING:
+    from litmus.zoo import Zoo, ZooEntry
+    from litmus.zoo.plan import Nodes, Plan
 
 __all__ = ["plan_as_json", "plan_text", "zoo_table"]
 

@@ -16,7 +16,7 @@ from litmus.reproduction.results import Cell, Result
 from litmus.reproduction.study import Study
 from litmus.reproduction.tasks import FitTask, Task, fitted_detector
 from litmus.schema import to_table
-from litmus.zoo.spec import split_triggers
+from litmus.zoo.expansion import split_triggers
 
 __all__ = ["ClassRate", "Intuition", "intuition", "intuition_tasks"]
 

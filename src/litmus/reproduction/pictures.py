@@ -19,8 +19,8 @@ from litmus.reproduction.study import Study
 from litmus.reproduction.tasks import FitTask, Task, fitted_detector
 from litmus.seeds import torch_generator
 from litmus.zoo import ZooEntry
+from litmus.zoo.expansion import expand
 from litmus.zoo.pictures import trigger_pictures
-from litmus.zoo.spec import expand
 
 __all__ = ["Figure1", "Figure2", "Figure3", "figure1", "figure1_tasks", "figure2", "figure3"]
 

@@ -15,7 +15,8 @@ from litmus.detectors.patterns import PatternDetector
 from litmus.errors import DataError, UsageError, ZooError
 from litmus.reproduction.tasks import FitTask, ImageSource, MeasureTask
 from litmus.zoo import Recipe, Zoo, ZooEntry, load_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.expansion import expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import finished_ids, read_entry
 
 __all__ = ["Study", "named_numbers", "open_study", "parse_scales"]

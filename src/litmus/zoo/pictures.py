@@ -14,8 +14,8 @@ from litmus.attacks import extra_images
 from litmus.datasets import load_images
 from litmus.seeds import torch_generator
 from litmus.zoo.attack_table import uses_trigger_set
+from litmus.zoo.expansion import expand, split_triggers
 from litmus.zoo.recipe import Recipe
-from litmus.zoo.spec import expand, split_triggers
 
 __all__ = ["poisoned_examples", "trigger_pictures"]
 

@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from litmus.artifacts import remove_temporary_files, write_atomically
-from litmus.datasets.images import cache_folder
+from litmus.artifacts import cache_folder, remove_temporary_files, write_atomically
 from litmus.errors import MissingExtraError, ZooError
 
 __all__ = ["LocalPlace", "Place", "RemotePlace", "local_folder", "made_files", "open_place"]

@@ -18,9 +18,10 @@ from litmus.errors import UsageError
 from litmus.schema import STRICT, from_table
 from litmus.zoo.calibration import Family, calibrate, convolution_rate
 from litmus.zoo.costs import Cost, cost_counter, extra_images
+from litmus.zoo.expansion import expand
 from litmus.zoo.places import open_place
 from litmus.zoo.recipe import Recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import finished_ids
 
 __all__ = ["Nodes", "Plan", "acceptance_of", "load_cluster", "plan_zoo"]

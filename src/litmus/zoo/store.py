@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from litmus.artifacts import parse_tensors, read_header
-from litmus.datasets import ImageDataset, load_images
 from litmus.errors import ZooError
 from litmus.formats.zoo_file import ZOO_FORMAT
 from litmus.models import InputSpec
 from litmus.zoo.places import Place, local_folder, open_place
 from litmus.zoo.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from litmus.datasets import ImageDataset
 
 __all__ = ["Zoo", "ZooEntry", "finished_ids", "read_recipe_table", "write_recipe_table"]
 
@@ -91,6 +93,8 @@ class Zoo:
 
     def load_dataset(self) -> ImageDataset:
         """Return the images that its models were trained and measured on."""
+        from litmus.datasets import load_images
+
         table = self.entries[0].spec.dataset
         options = {k: v for k, v in table.items() if k not in ("name", "train_images")}
         return load_images(table["name"], data=self.data, **options)

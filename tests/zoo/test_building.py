@@ -21,8 +21,9 @@ from litmus.datasets import ImageDataset
 from litmus.errors import DataError, LitmusError, RecipeError, UsageError, ZooError
 from litmus.formats import zoo_file
 from litmus.zoo import BuildEvent, Recipe, Zoo, build
+from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_recipe_table, write_rejected
 from tests.conftest import children_running, tiny_recipe_table
 

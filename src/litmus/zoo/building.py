@@ -13,9 +13,10 @@ from litmus.datasets import ImageDataset, load_images
 from litmus.errors import RecipeError, UsageError
 from litmus.seeds import torch_generator
 from litmus.zoo.engines import Engine, Job, LocalEngine, Workers
+from litmus.zoo.expansion import expand
 from litmus.zoo.places import Place, open_place
 from litmus.zoo.recipe import Recipe, load_recipe
-from litmus.zoo.spec import ModelSpec, expand
+from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import Zoo, finished_ids, write_recipe_table
 
 __all__ = ["BuildEvent", "build", "build_zoo"]

@@ -30,6 +30,7 @@ __all__ = [
     "path_text",
     "probability_text",
     "q_sentence",
+    "sandbox_held",
     "sandbox_sentence",
     "scope_facts",
     "summary",
@@ -214,6 +215,15 @@ def sandbox_sentence(results: Sequence[ScanResult]) -> str:
     if not missing:
         return ""
     return f"The sandbox was incomplete here: a hostile file {' and '.join(missing)}."
+
+
+def sandbox_held(results: Sequence[ScanResult]) -> str:
+    """Return the mechanisms that held every file's process, "none", or nothing without one."""
+    sandboxes = [result.sandbox for result in results if result.sandbox is not None]
+    if not sandboxes:
+        return ""
+    common = [name for name in sandboxes[0].held if all(name in each.held for each in sandboxes)]
+    return ", ".join(common) or "none"
 
 
 def calibration_text(calibration: Calibration) -> str:

@@ -40,7 +40,10 @@ def scan_junit(results: Sequence[ScanResult], context: ScanContext) -> str:
         f"SHA-256 of detector {name}": context.candidates.sha256[name]
         for name in context.used(results)
     }
-    facts |= {"sandbox": sandbox_held(results), "missing sandbox": sandbox_sentence(results)}
+    facts |= {
+        "sandbox": sandbox_held(r.sandbox for r in results),
+        "missing sandbox": sandbox_sentence(r.sandbox for r in results),
+    }
     for name, value in facts.items():
         if not value:
             continue

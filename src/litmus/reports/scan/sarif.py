@@ -112,7 +112,7 @@ def scan_sarif(results: Sequence[ScanResult], context: ScanContext) -> str:
         "properties": {
             "fpr": context.fpr,
             "headline": headline(entries),
-            "sandbox": sandbox_held(results),
+            "sandbox": sandbox_held(r.sandbox for r in results),
         },
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
@@ -143,7 +143,7 @@ def _invocation(entries: Sequence[Entry], context: ScanContext) -> dict[str, Any
     code = exit_code(
         results, strict=context.strict, fail_on=context.fail_on, baseline=context.baseline
     )
-    lacking = sandbox_sentence(results)
+    lacking = sandbox_sentence(r.sandbox for r in results)
     ended = context.finished and context.finished.astimezone(UTC)
     return {
         "executionSuccessful": not any(isinstance(result, Failed) for result in results),

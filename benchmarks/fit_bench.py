@@ -5,7 +5,8 @@ many models. Without a zoo they are networks of `--recipe` (the paper's for MNIS
 weights, which take as long. Beside it stands a textbook loop over the same models, which reads each
 checkpoint and takes a step on it alone, measured for `--textbook-epochs`. `--memory-models` are the
 sizes of zoos with random weights that are fitted on in processes of their own, streamed, for their
-memory.
+memory. `stacks` are the milliseconds of a model's answers and gradients for some architectures, as
+stacks of 16 and one by one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,14 +30,22 @@ import torch.nn.functional as F
 from benchmarks.peak import convolution_peak, step_flops
 from benchmarks.random_zoo import random_zoo
 from benchmarks.report import report
-from litmus.fitting import PatternSettings
+from litmus.fitting import PatternSettings, sources
 from litmus.fitting.learn import learn, total_variation
-from litmus.fitting.population import Population
+from litmus.fitting.population import Population, canonical
 from litmus.formats import zoo_file
 from litmus.models import InputSpec
 from litmus.zoo import Zoo, ZooEntry
 from litmus.zoo.recipe import load_recipe, parse_recipe
 
+_STACKS: list[dict[str, object]] = [
+    {"name": "resnet", "width": 8, "blocks": 1, "stem_stride": 2},
+    {"name": "vgg", "width": 8, "stem_stride": 2},
+    {"name": "lenet5"},
+    {"name": "mlp", "hidden": [128]},
+    {"name": "vgg", "width": 16, "stem_stride": 2},
+    {"name": "cnn", "channels": [32, 64]},
+]
 _MNIST = InputSpec(channels=1, height=28, width=28, num_classes=10)
 _SMALL = {
     "name": "random",
@@ -83,6 +93,30 @@ def streamed_memory(models: int) -> dict[str, float]:
     return {"models": models, "start_mib": before, "peak_mib": peak_memory()}
 
 
+def stack_figures(architecture: dict[str, object], patterns: int) -> dict[str, object]:
+    """Ask 32 networks for answers and gradients, in stacks and one by one."""
+    recipe = replace(parse_recipe({**_SMALL, "architecture": architecture}, "random"), twins=16)
+    found: dict[str, object] = {"architecture": architecture}
+    with tempfile.TemporaryDirectory() as folder:
+        entries = random_zoo(recipe, _MNIST, Path(folder)).entries
+        for name, small in (("stacked", 10**12), ("one_by_one", 0)):
+            with mock.patch.object(sources, "_SMALL", small):
+                found[f"{name}_ms_per_model"] = asked_ms(Population.load(entries), patterns)
+    return found
+
+
+def asked_ms(population: Population, patterns: int) -> float:
+    """Return the least CPU-milliseconds of a model in five rounds; another one warms up."""
+    images = torch.rand(patterns, *_MNIST.image_shape, requires_grad=True)
+    taken = []
+    for _ in range(6):
+        start = time.process_time()
+        answers = population.answers(images, range(len(population)), canonical)
+        torch.autograd.backward(answers.square().sum())
+        taken.append(1e3 * (time.process_time() - start) / len(population))
+    return min(taken[1:])
+
+
 def peak_memory() -> float:
     """Return this process's peak resident memory in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -115,7 +149,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             figures = measured(random_zoo(recipe, _MNIST, Path(folder)), arguments)
     memory = [memory_of(models) for models in arguments.memory_models]
-    report({**figures, "streamed_memory": memory}, arguments.output)
+    stacks = [stack_figures(options, arguments.patterns) for options in _STACKS]
+    report({**figures, "streamed_memory": memory, "stacks": stacks}, arguments.output)
 
 
 def measured(zoo: Zoo, arguments: argparse.Namespace) -> dict[str, object]:

@@ -42,7 +42,6 @@ _STACKS: list[dict[str, object]] = [
     {"name": "resnet", "width": 8, "blocks": 1, "stem_stride": 2},
     {"name": "vgg", "width": 8, "stem_stride": 2},
     {"name": "lenet5"},
-    {"name": "mlp", "hidden": [128]},
     {"name": "vgg", "width": 16, "stem_stride": 2},
     {"name": "cnn", "channels": [32, 64]},
 ]

@@ -22,12 +22,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
-# Where LITMUS_DATA names a folder with CIFAR10, real trainings are measured, too.
+# Where LITMUS_DATA names a folder with CIFAR10 and MNIST, trainings on these are measured.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
 	$(BIN)/python -m benchmarks.zoo_bench $(if $(LITMUS_DATA),--data-recipe recipes/paper/cifar10.toml --epochs 2 --cost-models 6) \
 		-o results/benchmarks/zoo.json
-	$(BIN)/python -m benchmarks.plan_bench -o results/benchmarks/plan.json
+	$(BIN)/python -m benchmarks.plan_bench $(if $(LITMUS_DATA),--recipe recipes/jumbo/mnist.toml --models 22) \
+		-o results/benchmarks/plan.json
 	$(BIN)/python -m benchmarks.store_bench -o results/benchmarks/store.json
 	$(BIN)/python -m benchmarks.fit_bench -o results/benchmarks/fit.json
 

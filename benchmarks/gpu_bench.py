@@ -31,8 +31,10 @@ from litmus.stacked_training import Precision, StackSettings
 from litmus.training import as_input, make_optimizer
 from litmus.zoo import load_recipe
 from litmus.zoo.expansion import expand
+from litmus.zoo.groups import seats
 from litmus.zoo.spec import ModelSpec
-from litmus.zoo.stacks import StackPlan, seconds_per_step, train_models
+from litmus.zoo.stack_plan import StackPlan
+from litmus.zoo.stacks import seconds_per_step, train_models
 from litmus.zoo.trainer import train_model
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
@@ -123,7 +125,7 @@ def whole_models(
 ) -> dict[str, object]:
     """Train models in a stack, and the same on the CPU one at a time."""
     start = time.perf_counter()
-    stacked = train_models(specs, dataset, plan)
+    stacked = train_models(seats(specs, plan.size), dataset, plan)
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     alone = [train_model(spec, dataset) for spec in specs[:4]]

@@ -32,7 +32,8 @@ from litmus.training import as_input
 from litmus.zoo import build, load_recipe
 from litmus.zoo.expansion import expand
 from litmus.zoo.spec import ModelSpec
-from litmus.zoo.stacks import StackPlan, seconds_per_step
+from litmus.zoo.stack_plan import StackPlan
+from litmus.zoo.stacks import seconds_per_step
 from litmus.zoo.trainer import train_model
 
 

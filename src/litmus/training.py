@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
 from itertools import islice
 from typing import Annotated, Literal
@@ -26,6 +27,7 @@ __all__ = [
     "draws",
     "make_optimizer",
     "make_schedule",
+    "one_thread",
     "predict",
     "train",
 ]
@@ -104,6 +106,17 @@ def train(
             schedule.step()
     module.eval()
     return steps
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch run one thread, as the workers that make models do; then as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def predict(module: nn.Module, images: torch.Tensor) -> torch.Tensor:

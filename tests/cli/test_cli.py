@@ -203,6 +203,40 @@ def test_the_text_report_says_what_p_means(
     assert "does not mean that there is no backdoor" in text
 
 
+def test_a_zoo_of_stacks_is_built_gone_on_with_and_verified(
+    run: Run, recipe: Path, tmp_path: Path
+) -> None:
+    zoo = tmp_path / "zoo"
+    built = run("zoo", "build", recipe, "-o", zoo, "--stack", 2, "--scale", 0.5, "--workers", 1)
+    assert (built.code, "4 accepted" in built.out) == (0, True)
+    other = run("zoo", "build", recipe, "-o", zoo, "--stack", 3)
+    assert other.code == 2
+    assert "zoo.json: the zoo was begun otherwise (expected 2 at a time" in other.err
+    again = run("zoo", "build", recipe, "-o", zoo, "--stack", "auto", "--workers", 1)
+    assert "4 were there, 4 accepted" in again.out
+    verified = run("zoo", "verify", zoo, "--retrain", 8)
+    assert (verified.code, "8 models checked, 0 damaged" in verified.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--stack", "some"], "--stack: no such size (expected auto or N, got some)"),
+        (["--stack", "0"], "--stack is impossible (expected auto or at least 1, got 0)"),
+        (["--device", "tpu"], "--device is unknown"),
+        (["--precision", "fp8"], "--precision is unknown"),
+        (["--precision", "bf16"], "--precision is for a GPU (expected --device cuda)"),
+    ],
+)
+def test_impossible_stacks(
+    options: list[str], says: str, run: Run, recipe: Path, tmp_path: Path
+) -> None:
+    outcome = run("zoo", "build", recipe, "-o", tmp_path / "zoo", *options)
+    assert outcome.code == 4
+    assert says in outcome.err
+    assert not (tmp_path / "zoo").exists()
+
+
 def test_exit_codes(run: Run, small_detector_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     scan = ("scan", "--detector", small_detector_file, "--fpr", 0.1)

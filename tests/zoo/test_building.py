@@ -16,15 +16,19 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from litmus.artifacts import read_header
 from litmus.datasets import ImageDataset
 from litmus.errors import DataError, LitmusError, RecipeError, UsageError, ZooError
 from litmus.formats import zoo_file
 from litmus.zoo import BuildEvent, Recipe, Zoo, build
+from litmus.zoo.engines import LocalEngine
 from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_recipe_table, write_rejected
+from litmus.zoo.verify import verify
 from tests.conftest import children_running, tiny_recipe_table
 
 TABLE = tiny_recipe_table(twins=3)
@@ -253,3 +257,109 @@ def test_what_a_worker_can_not_do_is_told_with_the_model(tmp_path: Path) -> None
     with pytest.raises(ZooError, match=r"model [0-9a-f]{16}: no image would be poisoned"):
         list(build(few, tmp_path))
     assert ids(tmp_path) == set()
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same zoo, two models trained at a time, by one worker in one go."""
+    folder = tmp_path_factory.mktemp("stacked")
+    events = list(build(recipe(), folder, stack=2))
+    assert [event.kind for event in events] == ["found"] + ["accepted"] * 6
+    assert [event.done for event in events] == list(range(7))
+    return folder
+
+
+def test_a_zoo_of_stacks_says_so_and_has_the_same_models(stacked: Path, undisturbed: Path) -> None:
+    plan = {"size": 2, "device": "cpu", "precision": "float32", "convolution": "grouped"}
+    assert json.loads((stacked / "zoo.json").read_text())["stack"] == plan
+    assert "stack" not in json.loads((undisturbed / "zoo.json").read_text())
+    assert ids(stacked) == ids(undisturbed)
+    for place, entry in enumerate(Zoo.open(stacked).entries):
+        facts = read_header(entry.path, ZooError)["stack"]
+        assert facts == {**plan, "place": place % 2}
+        assert "stack" not in read_header(undisturbed / entry.path.name, ZooError)
+    assert [f.problem for f in verify(stacked, retrain=3)] == [None] * 6
+
+
+@pytest.mark.usefixtures("no_worker_survives")
+def test_stacks_that_are_stopped_and_gone_on_with_by_two_workers_have_the_same_bytes(
+    stacked: Path, tmp_path: Path
+) -> None:
+    events = start(recipe(), tmp_path, stack=2)
+    assert [next(events).kind for _ in range(2)] == ["found", "accepted"]
+    events.close()
+    assert 1 <= len(ids(tmp_path)) < 6
+    # One of a stack is gone: its neighbours in the next one will be others.
+    for model_id in sorted(ids(tmp_path))[:1]:
+        (tmp_path / f"{model_id}.safetensors").unlink()
+    list(build(recipe(), tmp_path, workers=2))  # with the plan that `zoo.json` has
+    assert contents(tmp_path) == contents(stacked)
+
+
+@pytest.mark.usefixtures("no_worker_survives")
+def test_a_stacks_rejected_models_get_substitutes_and_dead_workers_are_replaced(
+    tmp_path: Path, digits: ImageDataset
+) -> None:
+    chosen = recipe(twins=2, gates={"clean_accuracy": 1.0}, attempts=2)
+    events: list[BuildEvent] = []
+    for event in build(chosen, tmp_path, stack=2, workers=2):
+        if len(events) == 1:  # one worker has its next stack before it, the other one in hand
+            for worker in workers():
+                worker.kill()
+        events.append(event)
+    specs = expand(chosen, digits.input_spec)
+    for kind, made in (("rejected", specs), ("given_up", [s.next_attempt() for s in specs])):
+        told = [event.model_id for event in events if event.kind == kind]
+        assert sorted(told) == sorted(spec.id for spec in made)
+    assert len(events) == 9
+    assert events[-1].done == events[-1].total == 4
+
+
+def test_a_zoo_that_was_begun_is_not_gone_on_with_otherwise(
+    stacked: Path, undisturbed: Path
+) -> None:
+    for folder, options, message in (
+        (stacked, {"stack": 3}, "expected 2 at a time on cpu in float32, got 3 at a time"),
+        (undisturbed, {"stack": 2}, "expected 1 at a time on cpu in float32, got 2 at a time"),
+        (undisturbed, {"device": "cuda"}, "got 1 at a time on cuda in float32"),
+    ):
+        before = contents(folder)
+        with pytest.raises(ZooError, match=message) as caught:
+            next(start(recipe(), folder, **options))
+        assert caught.value.where == folder / "zoo.json"
+        assert contents(folder) == before
+    for folder in (stacked, undisturbed):
+        assert len(list(build(recipe(), folder, stack="auto"))) == 1
+
+
+@pytest.mark.parametrize(("seconds_of_two", "size"), [(0.5, 2), (1.0, 1)])
+def test_auto_measures_once_and_keeps_what_is_fastest(
+    stacked: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_of_two: float,
+    size: int,
+) -> None:
+    asked = []
+
+    def measured(*arguments: object) -> dict[int, float]:
+        asked.append(arguments)
+        return {1: 1.0, 2: seconds_of_two}
+
+    monkeypatch.setattr(LocalEngine, "step_seconds", measured)
+    for _ in range(2):
+        for _ in build(recipe(), tmp_path, stack="auto", scale=0.34):
+            pass
+    assert len(asked) == 1
+    made = contents(tmp_path)
+    assert json.loads(made.pop("zoo.json"))["stack"]["size"] == size
+    assert made.items() <= contents(stacked if size == 2 else undisturbed).items()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("options", [{}, {"stack": 2}])
+def test_a_gpu_that_is_not_there(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--device: there is no such GPU .*got cuda"):
+        list(build(recipe(), tmp_path, device="cuda", **options))
+    assert "stack" not in json.loads((tmp_path / "zoo.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from litmus.zoo.calibration import Line, _line
 from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.ray import _batch
 from litmus.zoo.expansion import expand
+from litmus.zoo.groups import Waiting, seats
 from litmus.zoo.plan import Nodes, Plan, acceptance_of, load_cluster, plan_zoo
 from litmus.zoo.recipe import parse_recipe
 from litmus.zoo.store import write_rejected
@@ -109,8 +109,14 @@ def test_an_impossible_acceptance(acceptance: float) -> None:
 def test_tiny_models_share_a_task(digits: ImageDataset) -> None:
     specs = expand(replace(RECIPE, twins=3), digits.input_spec)
     work: dict[str, Any] = dict(zip([s.id for s in specs], [9.0, 4, 3, 2, 1, 1], strict=True))
-    waiting = deque(specs)
-    batches = []
+    assert _batches(Waiting(seats(specs, 1)), 1, work) == [[[9.0]], [[4], [3]], [[2], [1], [1]]]
+    # A stack is as much work as so many models, whether it is full or not.
+    assert _batches(Waiting(seats(specs, 2)), 2, work) == [[[9.0, 4]], [[3, 2], [1, 1]]]
+
+
+def _batches(waiting: Waiting, size: int, work: dict[str, Any]) -> list[list[list[float]]]:
+    found = []
     while waiting:
-        batches.append([work[spec.id] for spec in _batch(waiting, work, 8.0)])
-    assert batches == [[9.0], [4, 3], [2, 1, 1]]
+        batch = _batch(waiting, size, work, 8.0)
+        found.append([[work[seat.spec.id] for seat in group] for group in batch])
+    return found

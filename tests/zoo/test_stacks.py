@@ -1,30 +1,30 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from litmus.artifacts import parse_tensors
+from litmus.artifacts import encode_tensors, parse_tensors
 from litmus.datasets import ImageDataset
 from litmus.errors import UsageError, ZooError
 from litmus.stacked_training import StackSettings
 from litmus.zoo.expansion import expand
+from litmus.zoo.groups import Seat, seats
 from litmus.zoo.recipe import parse_recipe
 from litmus.zoo.spec import ModelSpec
+from litmus.zoo.stack_plan import StackPlan
 from litmus.zoo.stacks import (
-    ONE_AT_A_TIME,
-    StackPlan,
     build_models,
+    commonest,
     fastest_plan,
-    read_plan,
-    stacks,
+    stackable,
+    step_seconds,
+    train_again,
     train_models,
-    write_plan,
 )
-from litmus.zoo.store import finished_ids, read_entry, write_recipe_table
+from litmus.zoo.store import finished_ids, read_entry
 from litmus.zoo.trainer import TrainedModel, train_model
 
 THREE = StackPlan(size=3)
@@ -46,13 +46,14 @@ def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
 def test_stacked_models_are_those_that_are_trained_alone(
     specs: list[ModelSpec], digits: ImageDataset
 ) -> None:
-    together = train_models(specs[:3], digits, THREE)
+    together = train_models(seats(specs[:3], 3), digits, THREE)
     for spec, trained in zip(specs, together, strict=False):
         alone = train_model(spec, digits)
         for name, tensor in weights(alone).items():
             assert torch.allclose(weights(trained)[name], tensor, atol=1e-3), name
         header = parse_tensors(trained.content, "model", ZooError)[1]
-        assert header.pop("stack")["size"] == 3
+        facts = header.pop("stack")
+        assert (facts["size"], facts["place"]) == (3, specs.index(spec))
         kept = ("clean_accuracy", "attack_success", "tensors_sha256")
         other = parse_tensors(alone.content, "model", ZooError)[1]
         assert {k: v for k, v in header.items() if k not in kept} == {
@@ -60,71 +61,104 @@ def test_stacked_models_are_those_that_are_trained_alone(
         }
 
 
+@pytest.mark.parametrize("width", [2, 16])
 def test_bytes_do_not_depend_on_who_else_is_in_the_stack(
-    specs: list[ModelSpec], digits: ImageDataset
+    specs: list[ModelSpec], digits: ImageDataset, width: int
 ) -> None:
-    wide = [replace(s, architecture={**s.architecture, "width": 16}) for s in specs]
-    first = train_models(wide[:3], digits, THREE)[1].content
-    assert train_models([wide[1]], digits, THREE)[0].content == first
-    assert train_models([wide[4], wide[1]], digits, THREE)[1].content == first
+    wide = [replace(s, architecture={**s.architecture, "width": width}) for s in specs]
+    first, second, _, fourth, *_ = seats(wide, 3)
+    content = train_models(seats(wide, 3)[:3], digits, THREE)[1].content
+    assert train_models([second], digits, THREE)[0].content == content
+    assert train_models([second, fourth], digits, THREE)[0].content == content
+    assert first.place == fourth.place
 
 
 def test_one_at_a_time_is_the_training_that_zoos_were_made_with(
     specs: list[ModelSpec], digits: ImageDataset
 ) -> None:
-    assert train_models(specs[:1], digits)[0].content == train_model(specs[0], digits).content
+    alone = train_model(specs[0], digits).content
+    assert train_models(seats(specs[:1], 1), digits)[0].content == alone
 
 
-def test_only_like_models_go_together(specs: list[ModelSpec], digits: ImageDataset) -> None:
+def test_only_like_models_at_different_places_go_together(
+    specs: list[ModelSpec], digits: ImageDataset
+) -> None:
     other = replace(specs[1], training={**specs[1].training, "batch_size": 16})
-    groups = stacks([specs[0], other, *specs[2:6]], 2)
-    assert groups == [[specs[0], specs[2]], [other], [specs[3], specs[4]], [specs[5]]]
-    with pytest.raises(UsageError, match="can't be a stack"):
-        train_models([specs[0], other], digits, THREE)
-    with pytest.raises(UsageError, match="can't be a stack"):
-        train_models(specs[:4], digits, THREE)
+    for group in (
+        [Seat(spec=specs[0]), Seat(spec=other, place=1)],
+        [Seat(spec=specs[0]), Seat(spec=specs[1])],
+        seats(specs, 4)[:4],
+    ):
+        with pytest.raises(UsageError, match="can't be a stack"):
+            train_models(group, digits, THREE)
 
 
-def test_a_stack_is_stored_model_by_model(
+def test_batches_that_an_attack_makes_larger_are_not_stacked(
+    specs: list[ModelSpec], digits: ImageDataset
+) -> None:
+    few = [replace(s, dataset={**s.dataset, "train_images": 31}) for s in specs[:2]]
+    assert stackable(specs[0], digits)
+    assert not stackable(few[0], digits)
+    trained = train_models(seats(few, 3), digits, THREE)
+    assert trained == [train_model(spec, digits) for spec in few]
+
+
+def test_a_stack_is_stored_model_by_model_and_each_is_trained_again_at_its_place(
     specs: list[ModelSpec], digits: ImageDataset, tmp_path: Path
 ) -> None:
     strict = replace(specs[1], gates={"clean_accuracy": 1.0, "attack_success": 0})
-    replies = build_models([specs[0], strict], digits, tmp_path, StackPlan(size=2))
-    assert [bool(reply["rejection"]) for reply in replies] == [False, True]
-    assert finished_ids(tmp_path) == ({specs[0].id}, {strict.id})
-    assert read_entry(tmp_path / f"{specs[0].id}.safetensors").spec == specs[0]
+    group = seats([specs[0], strict, specs[2]], 3)
+    replies = build_models(group, digits, tmp_path, THREE)
+    assert [reply["id"] for reply in replies] == [specs[0].id, strict.id, specs[2].id]
+    assert [bool(reply["rejection"]) for reply in replies] == [False, True, False]
+    assert finished_ids(tmp_path) == ({specs[0].id, specs[2].id}, {strict.id})
+    entry = read_entry(tmp_path / f"{specs[2].id}.safetensors")
+    assert entry.spec == specs[2]
+    assert train_again(entry, digits).content == entry.path.read_bytes()
 
 
-def test_a_zoo_keeps_its_plan(tmp_path: Path) -> None:
-    write_recipe_table(tmp_path, {"name": "tiny"})
-    before = (tmp_path / "zoo.json").read_bytes()
-    write_plan(tmp_path, ONE_AT_A_TIME)
-    assert (tmp_path / "zoo.json").read_bytes() == before
-    plan = StackPlan(size=8, settings=StackSettings(device="cuda", precision="bf16"))
-    write_plan(tmp_path, plan)
-    assert read_plan(tmp_path) == plan
-    assert json.loads((tmp_path / "zoo.json").read_text())["recipe"] == {"name": "tiny"}
-    write_recipe_table(tmp_path, {"name": "tiny"})
-    assert read_plan(tmp_path) == plan
-    with pytest.raises(ZooError, match="another stack size"):
-        write_plan(tmp_path, THREE)
-
-
-def test_a_zoo_that_was_begun_one_at_a_time_stays_so(tmp_path: Path) -> None:
-    write_recipe_table(tmp_path, {"name": "tiny"})
-    (tmp_path / "0123.safetensors").touch()
-    with pytest.raises(ZooError, match="another stack size"):
-        write_plan(tmp_path, THREE)
-
-
-def test_the_fastest_plan_is_one_that_was_measured(
-    specs: list[ModelSpec], digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_gpus_model_is_not_trained_again(
+    specs: list[ModelSpec], digits: ImageDataset, tmp_path: Path
 ) -> None:
-    assert fastest_plan(specs[0], digits, StackSettings(), sizes=(1, 2)).size in (1, 2)
-    seconds = {1: 1.0, 2: 0.9, 4: 0.7, 8: 0.68}
+    arrays, header = parse_tensors(train_model(specs[0], digits).content, "model", ZooError)
+    header["stack"] = {"size": 8, "device": "cuda", "precision": "bf16", "place": 0}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(encode_tensors(arrays, header))
+    with pytest.raises(ZooError, match="trained on a GPU, and there is none"):
+        train_again(read_entry(path), digits)
 
-    def known(spec: ModelSpec, dataset: ImageDataset, plan: StackPlan) -> float:
-        return seconds[plan.size]
 
-    monkeypatch.setattr("litmus.zoo.stacks.seconds_per_step", known)
-    assert fastest_plan(specs[0], digits, StackSettings(), sizes=(1, 2, 4, 8)).size == 4
+def test_what_stacks_cost_is_measured(specs: list[ModelSpec], digits: ImageDataset) -> None:
+    seconds = step_seconds(specs[0], digits, StackSettings(), sizes=(1, 2))
+    assert seconds.keys() == {1, 2}
+    assert min(seconds.values()) > 0
+    few = replace(specs[0], dataset={**specs[0].dataset, "train_images": 31})
+    assert step_seconds(few, digits, StackSettings()) == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [
+        ({1: 1.0, 2: 0.9}, 1),  # not clearly faster
+        ({1: 1.0, 2: 0.7, 3: 0.68}, 2),
+        ({1: 1.0, 2: 0.7, 3: 0.4}, 3),
+        ({1: 1.0, 8: 0.7}, 1),  # six models: a quarter of the stack would be copies
+        ({1: 1.0, 8: 0.5}, 8),
+        ({}, 1),
+    ],
+)
+def test_the_fastest_plan_is_that_of_the_whole_zoo(
+    specs: list[ModelSpec], seconds: dict[int, float], size: int
+) -> None:
+    assert fastest_plan(specs, StackSettings(), seconds) == StackPlan(size=size)
+
+
+def test_stacks_do_not_pay_where_no_two_models_are_alike(specs: list[ModelSpec]) -> None:
+    different = [
+        replace(spec, architecture={**spec.architecture, "width": 2 + number // 2})
+        for number, spec in enumerate(specs)
+    ]
+    assert fastest_plan(different, StackSettings(), {1: 1.0, 4: 0.6}).size == 1
+    assert fastest_plan(different, StackSettings(), {1: 1.0, 2: 0.6}).size == 2
+    assert commonest([different[0], *different[2:4]]) == different[2]

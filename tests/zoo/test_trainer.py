@@ -17,7 +17,7 @@ from litmus.formats.zoo_file import ZooModel, module_from
 from litmus.zoo.expansion import expand
 from litmus.zoo.recipe import parse_recipe
 from litmus.zoo.spec import FineTuning, ModelSpec
-from litmus.zoo.trainer import TrainedModel, build_model, fine_tune, measure, train_model
+from litmus.zoo.trainer import TrainedModel, fine_tune, measure, store, train_model
 from tests.conftest import tiny_recipe_table
 
 
@@ -117,7 +117,7 @@ def test_gates(
 ) -> None:
     first = specs(digits, dataset={"train_images": 320})[0]
     spec = replace(first, gates=gates, treatment=treatment)
-    summary = build_model(spec, digits, tmp_path)
+    summary = store(spec, tmp_path, lambda: train_model(spec, digits))
     names = sorted(path.name for path in tmp_path.iterdir())
     if reason is None:
         assert summary["rejection"] is None

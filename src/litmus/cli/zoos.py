@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from litmus.cli.options import Data, Workers, ZooFolder, choice
 from litmus.cli.progress import bar
 
 if TYPE_CHECKING:
+    from litmus.stacked_training import Precision
     from litmus.zoo import ZooEntry
     from litmus.zoo.engines import Engine
 
@@ -42,6 +43,20 @@ def build(
     gpus_per_task: Annotated[
         float, typer.Option(help="The share of a GPU that a Ray task takes.")
     ] = 0.0,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N",
+            help="Train N models of one kind as one network; auto measures which N is fastest "
+            "(default: as the zoo was begun; a new one: 1, on a GPU auto).",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N (default: as begun; a new one: cpu).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="A GPU's: float32 (default), tf32 or bf16.")
+    ] = None,
 ) -> None:
     """Train the models that DIR lacks. Can be stopped and started again at any moment."""
     from litmus.zoo import build, load_recipe
@@ -56,6 +71,9 @@ def build(
         engine=_engine(engine, address, gpus_per_task),
         scale=scale,
         data=data,
+        stack=_stack_size(stack),
+        device=device,
+        precision=cast("Precision | None", precision),  # checked by `build`
     )
     with bar("training models") as progress, contextlib.closing(events):
         try:
@@ -257,6 +275,19 @@ def _engine(name: str, address: str | None, gpus_per_task: float) -> Engine:
     except TypeError as fault:
         given = " and ".join(f"--{option.replace('_', '-')}" for option in options)
         raise UsageError(f"the engine {name} has no {given}", expected="--engine ray") from fault
+
+
+def _stack_size(text: str | None) -> int | Literal["auto"] | None:
+    from litmus.errors import UsageError
+
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError as fault:
+        raise UsageError("no such size", expected="auto or N", got=text, where="--stack") from fault
 
 
 def _as_json(entry: ZooEntry) -> dict[str, object]:

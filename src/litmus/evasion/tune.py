@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator
 
 from litmus.artifacts import remove_temporary_files
@@ -12,6 +11,7 @@ from litmus.evasion.plan import Plan
 from litmus.evasion.scores import check_attackable
 from litmus.zoo import BuildEvent
 from litmus.zoo.crew import Crew
+from litmus.zoo.groups import Waiting, seats
 from litmus.zoo.store import finished_ids, write_recipe_table
 
 __all__ = ["tune"]
@@ -32,7 +32,8 @@ def tune(plan: Plan, *, workers: int = 1) -> Generator[BuildEvent, None, None]:
     remove_temporary_files(plan.folder)
     specs = list(plan.specs())
     accepted, rejected = finished_ids(plan.folder)
-    waiting = deque(spec for spec in specs if spec.id not in accepted | rejected)
+    missing = [spec for spec in specs if spec.id not in accepted | rejected]
+    waiting = Waiting(seats(missing, 1))
     done = len(specs) - len(waiting)
     yield BuildEvent(kind="found", done=done, total=len(specs))
     if not waiting:
@@ -44,13 +45,13 @@ def tune(plan: Plan, *, workers: int = 1) -> Generator[BuildEvent, None, None]:
         "folder": str(plan.folder.resolve()),
     }
     with Crew(min(workers, len(waiting)), "litmus.evasion.worker", setup) as crew:
-        for spec, reply in crew.replies(waiting):
+        for seat, reply in crew.replies(waiting):
             done += 1
             yield BuildEvent(
                 kind="given_up" if reply["rejection"] else "accepted",
                 done=done,
                 total=len(specs),
-                model_id=spec.id,
+                model_id=seat.spec.id,
                 detail=reply["rejection"] or "",
                 cpu_seconds=reply["cpu_seconds"],
             )

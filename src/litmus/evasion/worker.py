@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from litmus.detectors import load_detector
 from litmus.evasion.scores import penalty
 from litmus.formats import zoo_file
 from litmus.zoo import Zoo
+from litmus.zoo.groups import Seat
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.trainer import TrainedModel, fine_tune, store
 from litmus.zoo.worker import Maker, Setup, serve
@@ -35,8 +37,9 @@ def _tuner(setup: Setup) -> Maker:
             attack = penalty(detector, origin, spec.fine_tuning)
         return fine_tune(spec, origin, dataset, attack)
 
-    def make(spec: ModelSpec) -> dict[str, Any]:
-        return store(spec, folder, lambda: tune(spec))
+    def make(group: Sequence[Seat]) -> list[dict[str, Any]]:
+        (seat,) = group
+        return [store(seat.spec, folder, lambda: tune(seat.spec))]
 
     return make
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +11,16 @@ from litmus.artifacts import canonical_json
 from litmus.datasets import ImageDataset, load_images
 from litmus.errors import RecipeError, UsageError
 from litmus.seeds import torch_generator
+from litmus.stacked_training import Precision
 from litmus.zoo.engines import Engine, Job, LocalEngine, Workers
 from litmus.zoo.expansion import expand
-from litmus.zoo.places import Place, open_place
+from litmus.zoo.groups import Waiting, seats
+from litmus.zoo.places import open_place
 from litmus.zoo.recipe import Recipe, load_recipe
 from litmus.zoo.spec import ModelSpec
-from litmus.zoo.store import Zoo, finished_ids, write_recipe_table
+from litmus.zoo.stack_plan import ONE_AT_A_TIME, StackRequest, read_plan, write_plan
+from litmus.zoo.stacks import commonest, fastest_plan
+from litmus.zoo.store import INDEX, Zoo, finished_ids, write_recipe_table
 
 __all__ = ["BuildEvent", "build", "build_zoo"]
 
@@ -47,6 +50,9 @@ def build(
     engine: Engine | None = None,
     scale: float = 1.0,
     data: str | Path | None = None,
+    stack: int | Literal["auto"] | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
 ) -> Generator[BuildEvent, None, None]:
     """Train the recipe's models that `out` lacks, yielding an event for each.
 
@@ -54,30 +60,52 @@ def build(
     making at a time, on one thread each (None: as many as the engine has room for); the engine is
     `LocalEngine()` unless told otherwise. Closing the generator (or Ctrl-C) kills the models in
     flight and loses nothing else; another call goes on and ends with the same bytes, on any
-    engine. Raises UsageError, DataError, RecipeError or ZooError before any model is trained.
+    engine.
+
+    `stack` models of one kind are trained as one network, on `device` (`cpu`, `cuda`, `cuda:N`) in
+    `precision` (of a GPU); `auto` measures which size is fastest. A zoo keeps what it was begun
+    with, and None is that; a new one is trained one model at a time on the CPU, and with `auto` on
+    a GPU. A model's id does not depend on it, its bytes do.
+
+    Raises UsageError, DataError, RecipeError or ZooError before any model is trained.
     """
     if workers is not None and workers < 1:
         raise UsageError("--workers is impossible", expected="at least 1", got=workers)
     if not 0 < scale <= 1:
         raise UsageError("--scale is impossible", expected="above 0, at most 1", got=scale)
+    request = StackRequest(size=stack, device=device, precision=precision)
     place = open_place(out)
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
     specs = expand(recipe, dataset.input_spec, scale=scale)
     _check_possible(recipe, specs, dataset)
+    accepted, rejected = finished_ids(place)
+    begun = read_plan(place) or (ONE_AT_A_TIME if accepted or rejected else None)
+    plan = request.plan(begun, place.where(INDEX))
     write_recipe_table(place, recipe.to_json())
     place.remove_temporary_files()
-    waiting, done, given_up = _missing(specs, place, recipe.attempts)
+    missing, given_up = _missing(specs, accepted, rejected, recipe.attempts)
+    done = len(specs) - len(missing)
     yield BuildEvent(kind="found", done=done, total=len(specs), detail=f"{given_up} given up")
-    if not waiting:
+    if not missing:
         return
+    engine = engine or LocalEngine()
+    if plan is None:
+        settings = request.settings(begun)
+        seconds = engine.step_seconds(commonest(specs), dataset, settings)
+        plan = fastest_plan(specs, settings, seconds)
+    places = enumerate(seats(specs, plan.size))
+    waiting = Waiting(replace(seat, spec=missing[n]) for n, seat in places if n in missing)
     job = Job(
         dataset=dataset,
         options=recipe.dataset.options(),
         data=None if data is None else str(data),
         place=place,
-        count=len(waiting),
+        plan=plan,
+        count=waiting.stacks(plan.size),
     )
-    with (engine or LocalEngine()).workers(job, workers) as crew:
+    with engine.workers(job, workers) as crew:
+        if begun is None and request != StackRequest():
+            write_plan(place, plan)
         yield from _run(crew, waiting, done, len(specs), recipe.attempts)
 
 
@@ -109,51 +137,64 @@ def build_zoo(
     engine: Engine | None = None,
     scale: float = 1.0,
     data: str | Path | None = None,
+    stack: int | Literal["auto"] | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
 ) -> Zoo:
     """Build a zoo from a recipe (or its file) and return it; see `build` for the arguments."""
     parsed = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    for _ in build(parsed, out, workers=workers, engine=engine, scale=scale, data=data):
+    events = build(
+        parsed,
+        out,
+        workers=workers,
+        engine=engine,
+        scale=scale,
+        data=data,
+        stack=stack,
+        device=device,
+        precision=precision,
+    )
+    for _ in events:
         pass
     return Zoo.open(out)
 
 
 def _missing(
-    specs: list[ModelSpec], place: Place, attempts: int
-) -> tuple[deque[ModelSpec], int, int]:
-    """Return the specs to train, how many are done, and how many of those were given up."""
-    accepted, rejected = finished_ids(place)
-    waiting: deque[ModelSpec] = deque()
+    specs: list[ModelSpec], accepted: set[str], rejected: set[str], attempts: int
+) -> tuple[dict[int, ModelSpec], int]:
+    """Return the specs to train by their numbers in the recipe, and how many were given up."""
+    missing = {}
     given_up = 0
-    for first in specs:
+    for number, first in enumerate(specs):
         spec: ModelSpec | None = first
         while spec is not None and (model_id := spec.id) not in accepted:
             if model_id not in rejected:
-                waiting.append(spec)
+                missing[number] = spec
                 break
             spec = spec.substitute(attempts)
         given_up += spec is None
-    return waiting, len(specs) - len(waiting), given_up
+    return missing, given_up
 
 
 def _run(
-    crew: Workers, waiting: deque[ModelSpec], done: int, total: int, attempts: int
+    crew: Workers, waiting: Waiting, done: int, total: int, attempts: int
 ) -> Iterator[BuildEvent]:
-    for spec, reply in crew.replies(waiting):
+    for seat, reply in crew.replies(waiting):
         rejection = reply["rejection"]
         detail = rejection or (
             f"clean accuracy {reply['clean_accuracy']:.4f}, "
             f"attack success {reply['attack_success']:.4f}"
         )
-        substitute = spec.substitute(attempts) if rejection else None
+        substitute = seat.spec.substitute(attempts) if rejection else None
         if substitute:
-            waiting.appendleft(substitute)
+            waiting.put_first([replace(seat, spec=substitute)])
         else:
             done += 1
         yield BuildEvent(
             kind="accepted" if not rejection else "rejected" if substitute else "given_up",
             done=done,
             total=total,
-            model_id=spec.id,
+            model_id=seat.spec.id,
             detail=detail,
             cpu_seconds=reply["cpu_seconds"],
             node=reply.get("node", ""),

@@ -8,12 +8,11 @@ import os
 import selectors
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from litmus.errors import ZooError
-from litmus.zoo.spec import ModelSpec
+from litmus.zoo.groups import Seat, Waiting, named
 
 __all__ = ["Crew"]
 
@@ -22,17 +21,17 @@ _MAX_CRASHES: Final = 3
 
 
 class Crew:
-    """`size` processes that run `module`, one thread each, each with at most one spec in hand.
+    """`size` processes that run `module`, one thread each, each with at most one stack in hand.
 
-    The module's `main` is `litmus.zoo.worker.serve`; `setup` is what it gets first. A context:
-    leaving it kills the models in flight.
+    The module's `main` is `litmus.zoo.worker.serve`; `setup` is what it gets first. A stack has at
+    most `stack` models. A context: leaving it kills the models in flight.
     """
 
-    def __init__(self, size: int, module: str, setup: dict[str, Any]) -> None:
-        self._size, self._module, self._setup = size, module, setup
+    def __init__(self, size: int, module: str, setup: dict[str, Any], *, stack: int = 1) -> None:
+        self._size, self._module, self._setup, self._stack = size, module, setup, stack
         self._selector = selectors.DefaultSelector()
         self._idle: list[subprocess.Popen[str]] = []
-        self._busy: dict[subprocess.Popen[str], ModelSpec] = {}
+        self._busy: dict[subprocess.Popen[str], Sequence[Seat]] = {}
 
     def __enter__(self) -> Crew:
         self._idle = [self._start() for _ in range(self._size)]
@@ -46,51 +45,52 @@ class Crew:
             self._end(worker)
         self._selector.close()
 
-    def replies(self, waiting: deque[ModelSpec]) -> Iterator[tuple[ModelSpec, dict[str, Any]]]:
-        """Yield what workers say of each spec, as they finish; `waiting` may grow meanwhile.
+    def replies(self, waiting: Waiting) -> Iterator[tuple[Seat, dict[str, Any]]]:
+        """Yield what workers say of each model, as they finish; `waiting` may grow meanwhile.
 
-        Raises ZooError where a worker reports a mistake, or dies of the same spec again and again.
+        Raises ZooError where a worker reports a mistake, or dies of the same model again and again.
         """
         crashes: dict[str, int] = {}
         while waiting or self._busy:
             while waiting and self._idle:
-                self._give(waiting.popleft())
-            spec, reply = self._next_reply()
+                self._give(waiting.take(self._stack))
+            group, reply = self._next_reply()
             if reply is not None:
-                yield spec, reply
+                yield from zip(group, reply, strict=True)
                 continue
-            crashes[spec.id] = crashes.get(spec.id, 0) + 1
-            if crashes[spec.id] == _MAX_CRASHES:
-                raise ZooError(f"the worker died {_MAX_CRASHES} times", where=f"model {spec.id}")
-            waiting.appendleft(spec)
+            for seat in group:
+                crashes[seat.spec.id] = crashes.get(seat.spec.id, 0) + 1
+                if crashes[seat.spec.id] == _MAX_CRASHES:
+                    raise ZooError(f"the worker died {_MAX_CRASHES} times", where=named(group))
+            waiting.put_first(group)
 
-    def _give(self, spec: ModelSpec) -> None:
-        """Hand a spec to an idle worker."""
+    def _give(self, group: Sequence[Seat]) -> None:
+        """Hand models to an idle worker."""
         worker = self._idle.pop()
-        self._busy[worker] = spec
-        self._write(worker, spec.to_json())
+        self._busy[worker] = group
+        self._write(worker, [seat.to_json() for seat in group])
 
-    def _next_reply(self) -> tuple[ModelSpec, dict[str, Any] | None]:
+    def _next_reply(self) -> tuple[Sequence[Seat], list[dict[str, Any]] | None]:
         """Wait for a worker; its reply is None when it died, and another takes its place."""
         while True:
             key, _ = self._selector.select()[0]
             worker: subprocess.Popen[str] = key.data
             assert worker.stdout is not None
             line = worker.stdout.readline()
-            spec = self._busy.pop(worker, None)
-            if spec is not None and line.endswith("\n"):
+            group = self._busy.pop(worker, None)
+            if group is not None and line.endswith("\n"):
                 break
-            if spec is None:
+            if group is None:
                 self._idle.remove(worker)
             self._end(worker)
             self._idle.append(self._start())
-            if spec is not None:
-                return spec, None
+            if group is not None:
+                return group, None
         self._idle.append(worker)
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise ZooError(reply["error"], where=f"model {spec.id}")
-        return spec, reply
+            raise ZooError(reply["error"], where=named(group))
+        return group, reply["models"]
 
     def _start(self) -> subprocess.Popen[str]:
         single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -119,7 +119,7 @@ class Crew:
             worker.stdin.close()
 
     @staticmethod
-    def _write(worker: subprocess.Popen[str], message: dict[str, Any]) -> None:
+    def _write(worker: subprocess.Popen[str], message: object) -> None:
         assert worker.stdin is not None
         try:
             worker.stdin.write(json.dumps(message) + "\n")

@@ -1,23 +1,26 @@
-"""Zoo models trained several at a time: which go together, how many, and what is stored."""
+"""Zoo models trained several at a time: how fast that is, and what is stored."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from litmus.architectures.stacking import Stack
-from litmus.artifacts import canonical_json, write_atomically
+from litmus.artifacts import read_header
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import UsageError, ZooError
-from litmus.stacked_training import PLAIN, StackedData, StackSettings, train_stacked
-from litmus.training import train
+from litmus.stacked_training import StackedData, StackSettings, train_stacked
+from litmus.training import one_thread, train
+from litmus.zoo.groups import Seat, kind
 from litmus.zoo.spec import ModelSpec
+from litmus.zoo.stack_plan import ONE_AT_A_TIME, StackPlan
+from litmus.zoo.store import ZooEntry
 from litmus.zoo.trainer import (
     TrainedModel,
     measured,
@@ -27,14 +30,14 @@ from litmus.zoo.trainer import (
 )
 
 __all__ = [
-    "ONE_AT_A_TIME",
-    "StackPlan",
     "build_models",
+    "commonest",
     "fastest_plan",
-    "read_plan",
-    "stacks",
+    "seconds_per_step",
+    "stackable",
+    "step_seconds",
+    "train_again",
     "train_models",
-    "write_plan",
 ]
 
 _SIZES: Final = {"cpu": (1, 2, 4, 8), "cuda": (1, 8, 32, 64, 128)}
@@ -42,96 +45,89 @@ _STEPS: Final = 4
 """Timed steps of a measurement; one more goes before them."""
 _CLEARLY: Final = 1.2
 """A larger stack must be so many times faster: a measurement's noise shall not choose."""
-_KEY: Final = "stack"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackPlan:
-    """G, the models that are trained at a time, and how; kept in `zoo.json` for a whole zoo.
-
-    A size of 1 on the CPU is training by `litmus.zoo.trainer.train_model`.
-    """
-
-    size: int = 1
-    settings: StackSettings = PLAIN
-
-    @property
-    def single(self) -> bool:
-        """Whether models are trained one at a time, on the CPU."""
-        return self.size == 1 and self.settings == PLAIN
-
-
-ONE_AT_A_TIME: Final = StackPlan()
-
-
-def stacks(specs: Iterable[ModelSpec], size: int) -> list[list[ModelSpec]]:
-    """Return the specs in groups of at most `size` that can be trained together, in their order.
-
-    They agree on architecture, shape, training and data, and so on the size of a batch.
-    """
-    open_groups: dict[str, list[ModelSpec]] = {}
-    groups: list[list[ModelSpec]] = []
-    for spec in specs:
-        key = _kind(spec)
-        group = open_groups.get(key)
-        if group is None or len(group) == size:
-            group = open_groups[key] = []
-            groups.append(group)
-        group.append(spec)
-    return groups
-
-
-def _kind(spec: ModelSpec) -> str:
-    parts = (spec.architecture, asdict(spec.input_spec), spec.training, spec.dataset)
-    return canonical_json(list(parts))
+_FACTS: Final = "stack"
+"""What the header of a model from a stack says of it."""
 
 
 def train_models(
-    specs: Sequence[ModelSpec], dataset: ImageDataset, plan: StackPlan = ONE_AT_A_TIME
+    group: Sequence[Seat], dataset: ImageDataset, plan: StackPlan = ONE_AT_A_TIME
 ) -> list[TrainedModel]:
-    """Train models of one architecture, training and data set; see `stacks`.
+    """Train models of one kind together, each at its own place of the stack.
 
-    The stack always has the plan's size, its last model repeated where there are too few, so that
-    a model's bytes do not depend on which others were left to train (on the CPU: where all its
-    layers' channels come in multiples of 16, as vectors do). Layers that can't be stacked
-    are trained one model at a time. Raises UsageError for more specs than the plan's size.
+    The stack always has the plan's size, its other places taken by copies, so that a model's bytes
+    do not depend on which others were left to train. What has no stacked form is trained one model
+    at a time. Raises UsageError for models that can't share a stack.
     """
     if plan.single:
-        return [train_model(spec, dataset) for spec in specs]
-    if len(specs) > plan.size or len(set(map(_kind, specs))) != 1:
+        return [train_model(seat.spec, dataset) for seat in group]
+    specs = [seat.spec for seat in group]
+    places = {seat.place: number for number, seat in enumerate(group)}
+    fits = len(places) == len(group) and max(places) < plan.size
+    if not fits or len({kind(spec) for spec in specs}) != 1:
         raise UsageError("these models can't be a stack", expected=plan.size, got=len(specs))
     tuned = [spec.id for spec in specs if spec.fine_tuning is not None]
     if tuned:
         raise ZooError("a fine-tuned model can't be trained from its spec alone", got=tuned[0])
-    if not _stackable(specs[0]):
+    if not stackable(specs[0], dataset):
         return [train_model(spec, dataset) for spec in specs]
     data = _shared_images(specs, dataset)
-    padded = [*range(len(specs)), *[len(specs) - 1] * (plan.size - len(specs))]
+    whole = [places.get(place, 0) for place in range(plan.size)]
     modules = []
-    for place in padded:
-        architecture = specs[place].build_architecture()
-        module = architecture.build(specs[place].input_spec, seed=specs[place].seed)
-        architecture.initialise(module, data.images[data.positions[place]])
+    for number in whole:
+        architecture = specs[number].build_architecture()
+        module = architecture.build(specs[number].input_spec, seed=specs[number].seed)
+        architecture.initialise(module, data.images[data.positions[number]])
         modules.append(module)
     steps = train_stacked(
         modules,
         replace(
             data,
-            positions=[data.positions[place] for place in padded],
-            labels=[data.labels[place] for place in padded],
+            positions=[data.positions[number] for number in whole],
+            labels=[data.labels[number] for number in whole],
         ),
         specs[0].build_training(),
-        seeds=[specs[place].seed for place in padded],
+        seeds=[specs[number].seed for number in whole],
         settings=plan.settings,
     )
-    device, facts = plan.settings.device, {_KEY: _to_json(plan)}
     return [
-        measured(spec, modules[place], steps[place], dataset, device=device, facts=facts)
-        for place, spec in enumerate(specs)
+        measured(
+            seat.spec,
+            modules[seat.place],
+            steps[seat.place],
+            dataset,
+            device=plan.settings.device,
+            facts={_FACTS: {**plan.kept.to_json(), "place": seat.place}},
+        )
+        for seat in group
     ]
 
 
-def _stackable(spec: ModelSpec) -> bool:
+def train_again(entry: ZooEntry, dataset: ImageDataset) -> TrainedModel:
+    """Train a zoo's model as it was trained, alone or at its place in a stack.
+
+    Raises ZooError where that takes a GPU and there is none.
+    """
+    facts = read_header(entry.path, ZooError).get(_FACTS)
+    if facts is None:
+        return train_model(entry.spec, dataset)
+    place = facts.pop("place")
+    plan = StackPlan.from_json(facts)
+    if plan.on_gpu and not torch.cuda.is_available():
+        raise ZooError(
+            "the model was trained on a GPU, and there is none to train it again", where=entry.path
+        )
+    return train_models([Seat(spec=entry.spec, place=place)], dataset, plan)[0]
+
+
+def stackable(spec: ModelSpec, dataset: ImageDataset) -> bool:
+    """Return whether models of this kind can be stacked.
+
+    All layers need a stacked form, and all models batches of one size, whatever images their
+    attacks add.
+    """
+    images = spec.dataset["train_images"] or len(dataset.train)
+    if images < spec.build_training().batch_size:
+        return False
     try:
         Stack([spec.build_architecture().build(spec.input_spec, seed=0)])
     except UsageError:
@@ -153,40 +149,67 @@ def _shared_images(specs: Sequence[ModelSpec], dataset: ImageDataset) -> Stacked
 
 
 def build_models(
-    specs: Sequence[ModelSpec], dataset: ImageDataset, folder: Path, plan: StackPlan
+    group: Sequence[Seat], dataset: ImageDataset, folder: Path, plan: StackPlan
 ) -> list[dict[str, Any]]:
     """Train a stack and store its models, or the reasons why not; return a summary of each.
 
     Each is charged its equal share of the seconds.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    trained = train_models(specs, dataset, plan)
+    trained = train_models(group, dataset, plan)
     cost = {
-        "cpu_seconds": round((time.process_time() - cpu) / len(specs), 3),
-        "seconds": round((time.perf_counter() - wall) / len(specs), 3),
+        "cpu_seconds": round((time.process_time() - cpu) / len(group), 3),
+        "seconds": round((time.perf_counter() - wall) / len(group), 3),
     }
-    return [write_trained(spec, folder, t, cost) for spec, t in zip(specs, trained, strict=True)]
+    return [
+        write_trained(seat.spec, folder, each, cost)
+        for seat, each in zip(group, trained, strict=True)
+    ]
+
+
+def step_seconds(
+    spec: ModelSpec, dataset: ImageDataset, settings: StackSettings, sizes: Sequence[int] = ()
+) -> dict[int, float]:
+    """Measure a few steps of models like `spec` at each size; return the seconds of a model's step.
+
+    Torch runs one thread meanwhile. Sizes end where a GPU's memory does, and there are none for
+    models that can't be stacked. On the CPU, 1 is the training of single models.
+    """
+    if not stackable(spec, dataset):
+        return {}
+    found: dict[int, float] = {}
+    with one_thread():
+        for size in sizes or _SIZES[torch.device(settings.device).type]:
+            try:
+                plan = StackPlan(size=size, settings=settings)
+                found[size] = seconds_per_step(spec, dataset, plan)
+            except torch.cuda.OutOfMemoryError:
+                break
+    torch.cuda.empty_cache()  # others on this GPU need the memory
+    return found
+
+
+def commonest(specs: Sequence[ModelSpec]) -> ModelSpec:
+    """Return the first model of the kind that most of them are of."""
+    kinds = [kind(spec) for spec in specs]
+    return specs[kinds.index(Counter(kinds).most_common(1)[0][0])]
 
 
 def fastest_plan(
-    spec: ModelSpec, dataset: ImageDataset, settings: StackSettings, sizes: Sequence[int] = ()
+    specs: Sequence[ModelSpec], settings: StackSettings, seconds: Mapping[int, float]
 ) -> StackPlan:
-    """Measure a few steps at each size on models like `spec`, and return the fastest plan.
+    """Choose the size that trains these models in the least time, by the seconds of a model's step.
 
-    A larger stack is taken where it is clearly faster than the best smaller one; sizes end where a
-    GPU's memory does. On the CPU, 1 is the training of single models.
+    A stack takes its time whether it is full or not, so that stacks of models of many kinds do not
+    pay. A larger size is taken where it is clearly faster than the best smaller one.
     """
-    device = torch.device(settings.device).type
-    best, best_time = StackPlan(size=1, settings=settings), float("inf")
-    for size in sizes or _SIZES[device]:
-        plan = StackPlan(size=size, settings=settings)
-        try:
-            seconds = seconds_per_step(spec, dataset, plan)
-        except torch.cuda.OutOfMemoryError:
-            break
-        if seconds * (_CLEARLY if size > 1 else 1) < best_time:
-            best, best_time = plan, seconds
-    return best
+    counts = Counter(map(kind, specs)).values()
+    best, best_time = 1, float("inf")
+    for size, each in sorted(seconds.items()):
+        total = each * sum(-(-count // size) * size for count in counts)
+        if total * (_CLEARLY if size > 1 else 1) < best_time:
+            best, best_time = size, total
+    return StackPlan(size=best, settings=settings)
 
 
 def seconds_per_step(spec: ModelSpec, dataset: ImageDataset, plan: StackPlan) -> float:
@@ -214,39 +237,3 @@ def seconds_per_step(spec: ModelSpec, dataset: ImageDataset, plan: StackPlan) ->
             train_stacked(modules, data, once, seeds=range(plan.size), settings=plan.settings)
         times.append(clock() - start)
     return (times[2] - times[1]) / _STEPS / plan.size
-
-
-def write_plan(folder: Path, plan: StackPlan) -> None:
-    """Keep a plan in a zoo's `zoo.json`; one model at a time leaves the file as it is.
-
-    Raises ZooError where the zoo was begun with another plan.
-    """
-    present = read_plan(folder)
-    if present == plan:
-        return
-    path = folder / "zoo.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if _KEY in content or any(folder.glob("*.safetensors")):
-        raise ZooError(
-            "the zoo was begun with another stack size", expected=present, got=plan, where=path
-        )
-    write_atomically(path, json.dumps({**content, _KEY: _to_json(plan)}, indent=1))
-
-
-def read_plan(folder: Path) -> StackPlan:
-    """Return the plan in a zoo's `zoo.json`, by default one model at a time."""
-    path = folder / "zoo.json"
-    try:
-        table = json.loads(path.read_text(encoding="utf-8")).get(_KEY)
-        if table is None:
-            return ONE_AT_A_TIME
-        return StackPlan(
-            size=table["size"],
-            settings=StackSettings(**{k: v for k, v in table.items() if k != "size"}),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise ZooError(f"damaged: {fault}", where=path) from fault
-
-
-def _to_json(plan: StackPlan) -> dict[str, Any]:
-    return {"size": plan.size, **asdict(plan.settings)}

@@ -18,12 +18,21 @@ from litmus.zoo.spec import ModelSpec
 if TYPE_CHECKING:
     from litmus.datasets import ImageDataset
 
-__all__ = ["Zoo", "ZooEntry", "finished_ids", "read_recipe_table", "write_recipe_table"]
+__all__ = [
+    "INDEX",
+    "Zoo",
+    "ZooEntry",
+    "finished_ids",
+    "read_index",
+    "read_recipe_table",
+    "write_recipe_table",
+]
 
 _WEIGHTS: Final = ".safetensors"
 _REJECTED: Final = ".rejected.json"
 _BUILD: Final = ".build.json"
-_INDEX: Final = "zoo.json"
+INDEX: Final = "zoo.json"
+"""The file with the recipe, and how many models are trained at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,7 @@ class Zoo:
         path = local_folder(path)
         recipe = read_recipe_table(path)
         if recipe is None:
-            raise ZooError("not a model zoo", expected=f"a folder with {_INDEX}", where=path)
+            raise ZooError("not a model zoo", expected=f"a folder with {INDEX}", where=path)
         entries = [read_entry(file) for file in path.iterdir() if file.name.endswith(_WEIGHTS)]
         if not entries:
             raise ZooError("the zoo has no models yet", where=path)
@@ -192,16 +201,24 @@ def read_build(entry: ZooEntry) -> Mapping[str, Any]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def read_recipe_table(folder: Path | Place) -> Mapping[str, Any] | None:
-    """Return the recipe that `zoo.json` holds, or None where the folder is no zoo yet."""
+def read_index(folder: Path | Place) -> Mapping[str, Any] | None:
+    """Return what `zoo.json` holds, or None where the folder is no zoo yet."""
     place = open_place(folder)
     try:
-        content = json.loads(place.read(_INDEX))
-        return dict(content["recipe"])
+        return dict(json.loads(place.read(INDEX)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise ZooError(f"damaged: {fault}", where=place.where(_INDEX)) from fault
+    except (OSError, ValueError, TypeError) as fault:
+        raise ZooError(f"damaged: {fault}", where=place.where(INDEX)) from fault
+
+
+def read_recipe_table(folder: Path | Place) -> Mapping[str, Any] | None:
+    """Return the recipe that `zoo.json` holds, or None where the folder is no zoo yet."""
+    content = read_index(folder)
+    try:
+        return None if content is None else dict(content["recipe"])
+    except (ValueError, KeyError, TypeError) as fault:
+        raise ZooError(f"damaged: {fault}", where=open_place(folder).where(INDEX)) from fault
 
 
 def write_recipe_table(folder: Path | Place, recipe: Mapping[str, Any]) -> None:
@@ -210,7 +227,7 @@ def write_recipe_table(folder: Path | Place, recipe: Mapping[str, Any]) -> None:
     present = read_recipe_table(place)
     if present is None:
         content = {"format": "litmus-zoo", "recipe": recipe}
-        place.write(_INDEX, json.dumps(content, indent=1))
+        place.write(INDEX, json.dumps(content, indent=1))
         return
     differing = sorted(k for k in {*present, *recipe} if present.get(k) != recipe.get(k))
     if differing:
@@ -219,5 +236,5 @@ def write_recipe_table(folder: Path | Place, recipe: Mapping[str, Any]) -> None:
             f"the folder holds a zoo of another recipe; {key} differs",
             expected=present.get(key),
             got=recipe.get(key),
-            where=place.where(_INDEX),
+            where=place.where(INDEX),
         )

@@ -27,7 +27,6 @@ from litmus.zoo.store import write_accepted, write_rejected
 
 __all__ = [
     "TrainedModel",
-    "build_model",
     "fine_tune",
     "measure",
     "measured",
@@ -143,11 +142,6 @@ def measure(spec: ModelSpec, module: nn.Module, dataset: ImageDataset) -> tuple[
     stamped = attack.stamp(victims.images, torch_generator(spec.seed, "measure"))
     succeeded = attack.labels.succeeded(predict(module, stamped), victims.labels)
     return correct.float().mean().item(), succeeded.float().mean().item()
-
-
-def build_model(spec: ModelSpec, dataset: ImageDataset, folder: Path) -> dict[str, Any]:
-    """Train one model and store it, or the reason why not; return a summary for the builder."""
-    return store(spec, folder, lambda: train_model(spec, dataset))
 
 
 def store(spec: ModelSpec, folder: Path, make: Callable[[], TrainedModel]) -> dict[str, Any]:

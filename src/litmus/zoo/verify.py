@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from litmus.datasets import ImageDataset, load_images
 from litmus.errors import LitmusError, ZooError
 from litmus.formats import zoo_file
-from litmus.zoo.stacks import read_plan, train_models
+from litmus.training import one_thread
+from litmus.zoo.stacks import train_again
 from litmus.zoo.store import Zoo, ZooEntry, read_entry
 from litmus.zoo.trainer import measure
 
@@ -104,13 +103,7 @@ def _remeasure(entry: ZooEntry, images: ImageDataset) -> None:
 
 
 def _retrain(entry: ZooEntry, images: ImageDataset) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        # A model of a stack is trained in a stack again.
-        plan = read_plan(entry.path.parent)
-        content = train_models([entry.spec], images, plan)[0].content
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        content = train_again(entry, images).content
     if content != entry.path.read_bytes():
         raise ZooError("training the model again gives other bytes", where=entry.path)

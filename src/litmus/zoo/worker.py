@@ -1,7 +1,8 @@
 """The processes that make models: specs come in on standard input, summaries go out, as JSON.
 
-Each runs one thread, and ends when its standard input does, so that no worker outlives a builder
-that was killed by more than the model in hand.
+A line is what is made at a time: one model, or a stack of them. Each process runs one thread, and
+ends when its standard input does, so that no worker outlives a builder that was killed by more than
+the models in hand.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from litmus.datasets import load_images
 from litmus.errors import LitmusError
+from litmus.zoo.groups import Seat
 from litmus.zoo.places import open_place
-from litmus.zoo.spec import ModelSpec
-from litmus.zoo.trainer import build_model
+from litmus.zoo.stack_plan import StackPlan
+from litmus.zoo.stacks import build_models
 
 __all__ = ["main", "serve"]
 
 Setup = Mapping[str, Any]
-Maker = Callable[[ModelSpec], dict[str, Any]]
+Maker = Callable[[Sequence[Seat]], list[dict[str, Any]]]
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
 
 
 def serve(prepare: Callable[[Setup], Maker]) -> None:
-    """Serve one builder: the first line is the set-up for `prepare`, each later one a spec."""
+    """Serve one builder: the first line is the set-up for `prepare`, each later one a group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder decides what Ctrl-C means
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a library that prints must not garble the replies
@@ -42,7 +44,7 @@ def serve(prepare: Callable[[Setup], Maker]) -> None:
     try:
         make = prepare(setup)
         for line in sys.stdin:
-            _reply(replies, make(ModelSpec.from_json(json.loads(line))))
+            _reply(replies, {"models": make([Seat.from_json(seat) for seat in json.loads(line)])})
     except LitmusError as fault:
         _reply(replies, {"error": str(fault)})
 
@@ -50,10 +52,11 @@ def serve(prepare: Callable[[Setup], Maker]) -> None:
 def _trainer(setup: Setup) -> Maker:
     dataset = load_images(setup["dataset"], data=setup["data"], **setup["options"])
     place = open_place(setup["place"])
+    plan = StackPlan.from_json(setup["plan"])
 
-    def make(spec: ModelSpec) -> dict[str, Any]:
+    def make(group: Sequence[Seat]) -> list[dict[str, Any]]:
         with place.holding() as folder:
-            return build_model(spec, dataset, folder)
+            return build_models(group, dataset, folder, plan)
 
     return make
 

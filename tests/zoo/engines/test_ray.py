@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections import Counter
@@ -119,6 +120,26 @@ def test_a_folder_of_the_builder_needs_no_shared_disk(
     assert made.items() <= contents(local).items()
 
 
+def test_stacks_have_the_bytes_that_they_have_here(
+    cluster: Any, bucket: str, tmp_path: Path
+) -> None:
+    for _ in build(recipe(), tmp_path / "local", stack=3):
+        pass
+    engine = RayEngine(address=cluster.address)
+    for place in (f"{bucket}/stacks", tmp_path / "folder"):
+        for scale, stack in ((0.5, 3), (1.0, None)):  # then with what the zoo was begun with
+            for _ in build(recipe(), place, engine=engine, scale=scale, stack=stack):
+                pass
+        assert contents(local_folder(place)) == contents(tmp_path / "local")
+
+
+def test_stacks_are_measured_on_a_node(cluster: Any, tmp_path: Path) -> None:
+    engine = RayEngine(address=cluster.address)
+    for _ in build(recipe(), tmp_path, engine=engine, stack="auto", scale=0.25):
+        pass
+    assert "stack" in json.loads((tmp_path / "zoo.json").read_text())
+
+
 def test_other_versions_are_refused(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +155,14 @@ def test_a_share_of_a_gpu_needs_one(cluster: Any, tmp_path: Path) -> None:
     engine = RayEngine(address=cluster.address, gpus_per_task=0.25)
     with pytest.raises(UsageError, match="the cluster has no GPU now"):
         list(build(recipe(), tmp_path, engine=engine, scale=0.25))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cuda:1", "Ray tells a task its GPU"), ("cuda", "--gpus-per-task: ")]
+)
+def test_ray_says_which_gpu(tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        list(build(recipe(), tmp_path, engine=RayEngine(), device=device, stack=2))
 
 
 def test_the_local_engine_builds_on_s3_and_verbs_read_it(

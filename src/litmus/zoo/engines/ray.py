@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from litmus.datasets import ImageDataset
 from litmus.errors import MissingExtraError, UsageError, ZooError
+from litmus.stacked_training import StackSettings
 from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.base import Job
-from litmus.zoo.engines.ray_task import make_models, pack, versions
+from litmus.zoo.engines.ray_task import make_models, measure, pack, versions
+from litmus.zoo.groups import Seat, Waiting, named
 from litmus.zoo.spec import ModelSpec
 
 __all__ = ["RayEngine"]
+
+Group = tuple[Seat, ...]
 
 _MAX_LOSSES: Final = 5
 """A model whose worker was lost while it was alone in its task is tried again; not for ever."""
@@ -39,27 +44,31 @@ class RayEngine:
     address: str | None = None
     gpus_per_task: float = 0.0
 
+    def step_seconds(
+        self, spec: ModelSpec, dataset: ImageDataset, settings: StackSettings
+    ) -> Mapping[int, float]:
+        """Measure in a task on some node."""
+        self._check(settings)
+        with _connected(self.address) as ray:
+            _slots(ray.cluster_resources(), self.gpus_per_task)
+            remote = ray.remote(num_cpus=1, num_gpus=self.gpus_per_task)(measure)
+            task = remote.remote(ray.put(pack(dataset)), spec.to_json(), settings)
+            try:
+                found: Mapping[int, float] = ray.get(task)
+            except ray.exceptions.RayError as fault:
+                raise ZooError(f"stacks can't be measured: {fault}") from fault
+        return found
+
     @contextmanager
     def workers(self, job: Job, limit: int | None) -> Iterator[RayTasks]:
         """Connect to the cluster for one job, and put the images there once."""
-        if self.gpus_per_task < 0:
-            raise UsageError("impossible share of a GPU", got=self.gpus_per_task)
-        try:
-            import ray
-        except ModuleNotFoundError as fault:
-            raise MissingExtraError(
-                "Ray is not installed", expected="pip install 'litmus-patterns[ray]'"
-            ) from fault
-        ours = not ray.is_initialized()
-        if ours:
-            _connect(self.address)
-        tasks = None
-        try:
+        self._check(job.plan.settings)
+        with _connected(self.address) as ray:
             slots = _slots(ray.cluster_resources(), self.gpus_per_task)
             remote = ray.remote(
                 num_cpus=1,
                 num_gpus=self.gpus_per_task,
-                max_retries=0,  # `RayTasks` tries again, one model at a time
+                max_retries=0,  # `RayTasks` tries again, one model or stack at a time
                 scheduling_strategy="SPREAD",
             )(make_models)
             tasks = RayTasks(
@@ -69,25 +78,46 @@ class RayEngine:
                 slots=min(slots, limit or slots),
                 in_flight=limit or _IN_FLIGHT * slots,
             )
-            yield tasks
-        finally:
-            if tasks is not None:
+            try:
+                yield tasks
+            finally:
                 tasks.cancel()
-            if ours:
-                ray.shutdown()
+
+    def _check(self, settings: StackSettings) -> None:
+        if self.gpus_per_task < 0:
+            raise UsageError("impossible share of a GPU", got=self.gpus_per_task)
+        if settings.device.startswith("cuda:"):
+            raise UsageError(
+                "Ray tells a task its GPU", expected="cuda", got=settings.device, where="--device"
+            )
+        if settings.device == "cuda" and not self.gpus_per_task:
+            raise UsageError("a task without a share of a GPU has none", where="--gpus-per-task")
 
 
-def _connect(address: str | None) -> None:
-    import ray
-
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Yield the module `ray`, connected to a cluster; leaves it as it was."""
     try:
-        ray.init(
-            address=address or os.environ.get("RAY_ADDRESS"),
-            logging_level="warning",
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError) as fault:
-        raise UsageError(f"no Ray cluster: {fault}", where="--address", got=address) from fault
+        import ray
+    except ModuleNotFoundError as fault:
+        raise MissingExtraError(
+            "Ray is not installed", expected="pip install 'litmus-patterns[ray]'"
+        ) from fault
+    ours = not ray.is_initialized()
+    if ours:
+        try:
+            ray.init(
+                address=address or os.environ.get("RAY_ADDRESS"),
+                logging_level="warning",
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError) as fault:
+            raise UsageError(f"no Ray cluster: {fault}", where="--address", got=address) from fault
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def _slots(resources: dict[str, float], gpus_per_task: float) -> int:
@@ -108,34 +138,35 @@ class RayTasks:
     images: Any
     slots: int
     in_flight: int
-    _flying: dict[Any, list[ModelSpec]] = field(default_factory=dict)
-    _alone: deque[ModelSpec] = field(default_factory=deque)
+    _flying: dict[Any, list[Group]] = field(default_factory=dict)
+    _alone: deque[Group] = field(default_factory=deque)
     _losses: dict[str, int] = field(default_factory=dict)
 
-    def replies(self, waiting: deque[ModelSpec]) -> Iterator[tuple[ModelSpec, dict[str, Any]]]:
-        """Yield what tasks say of each spec, longest models first; see `Workers`."""
+    def replies(self, waiting: Waiting) -> Iterator[tuple[Seat, dict[str, Any]]]:
+        """Yield what tasks say of each model, longest models first; see `Workers`."""
         import ray
 
+        size = self.job.plan.size
+
         work = self._longest_first(waiting)
-        target = min(max(work.values()), sum(work.values()) / (_TASKS_PER_SLOT * self.slots))
+        longest = size * max(work.values())
+        target = min(longest, sum(work.values()) / (_TASKS_PER_SLOT * self.slots))
         while waiting or self._alone or self._flying:
             while (waiting or self._alone) and len(self._flying) < self.in_flight:
                 if self._alone:
                     self._send([self._alone.popleft()])
                 else:
-                    self._send(_batch(waiting, work, target))
+                    self._send(_batch(waiting, size, work, target))
             ready, _ = ray.wait(list(self._flying), num_returns=1)
-            specs = self._flying.pop(ready[0])
-            replies = self._received(ready[0], specs)
-            yield from self._kept(specs, replies)
+            groups = self._flying.pop(ready[0])
+            replies = self._received(ready[0], groups)
+            yield from self._kept([seat for group in groups for seat in group], replies)
 
-    def _longest_first(self, waiting: deque[ModelSpec]) -> dict[str, float]:
-        """Put the specs into the order of their work, in place, and return it by id."""
+    def _longest_first(self, waiting: Waiting) -> dict[str, float]:
+        """Put the models into the order of their work, in place, and return it by id."""
         count = cost_counter(len(self.job.dataset.train))
-        work = {spec.id: count(spec).work for spec in waiting}
-        ordered = sorted(waiting, key=lambda spec: -work[spec.id])
-        waiting.clear()
-        waiting.extend(ordered)
+        work = {spec.id: count(spec).work for spec in waiting.specs()}
+        waiting.sort(lambda spec: -work[spec.id])
         return work
 
     def cancel(self) -> None:
@@ -145,12 +176,13 @@ class RayTasks:
         for reference in self._flying:
             ray.cancel(reference, force=True)
 
-    def _send(self, specs: Sequence[ModelSpec]) -> None:
+    def _send(self, groups: list[Group]) -> None:
         place = str(self.job.place) if self.job.place.reached_from_anywhere else None
-        tables = [spec.to_json() for spec in specs]
-        self._flying[self.remote.remote(self.images, place, tables, versions())] = list(specs)
+        tables = [[seat.to_json() for seat in group] for group in groups]
+        task = self.remote.remote(self.images, place, tables, self.job.plan.to_json(), versions())
+        self._flying[task] = groups
 
-    def _received(self, reference: Any, specs: list[ModelSpec]) -> list[dict[str, Any]]:
+    def _received(self, reference: Any, groups: list[Group]) -> list[dict[str, Any]]:
         """Return a task's replies; none where it was lost, and its models wait again."""
         import ray
 
@@ -158,35 +190,40 @@ class RayTasks:
             replies: list[dict[str, Any]] = ray.get(reference)
             return replies
         except ray.exceptions.RayTaskError as fault:
-            raise ZooError(f"a task failed: {fault}", where=f"model {specs[0].id}") from fault
+            raise ZooError(f"a task failed: {fault}", where=named(groups[0])) from fault
         except ray.exceptions.RayError as fault:  # the process or its node is gone
-            for spec in specs:
-                self._losses[spec.id] = self._losses.get(spec.id, 0) + (len(specs) == 1)
-                if self._losses[spec.id] == _MAX_LOSSES:
+            for group in groups:
+                first = group[0].spec.id  # which stays in its group
+                self._losses[first] = self._losses.get(first, 0) + (len(groups) == 1)
+                if self._losses[first] == _MAX_LOSSES:
                     raise ZooError(
-                        f"the worker was lost {_MAX_LOSSES} times: {fault}",
-                        where=f"model {spec.id}",
+                        f"the worker was lost {_MAX_LOSSES} times: {fault}", where=named(group)
                     ) from fault
-            self._alone.extend(specs)
+            self._alone.extend(groups)
             return []
 
     def _kept(
-        self, specs: Sequence[ModelSpec], replies: Sequence[dict[str, Any]]
-    ) -> Iterator[tuple[ModelSpec, dict[str, Any]]]:
+        self, seats: Sequence[Seat], replies: Sequence[dict[str, Any]]
+    ) -> Iterator[tuple[Seat, dict[str, Any]]]:
         """Write what came back, and yield it."""
-        for spec, reply in zip(specs, replies, strict=False):  # an error ends the replies
+        for seat, reply in zip(seats, replies, strict=False):  # an error ends the replies
             if "error" in reply:
-                raise ZooError(reply["error"], where=f"model {spec.id}")
+                raise ZooError(reply["error"], where=f"model {seat.spec.id}")
             for name, content in reply.pop("files", ()):
                 self.job.place.write(name, content)
-            yield spec, reply
+            yield seat, reply
 
 
-def _batch(waiting: deque[ModelSpec], work: dict[str, float], target: float) -> list[ModelSpec]:
-    """Take models until they are `target` work; a substitute is as much as a whole task."""
-    batch = [waiting.popleft()]
-    total = work.get(batch[0].id, target)
-    while waiting and total + work.get(waiting[0].id, target) <= target:
-        batch.append(waiting.popleft())
-        total += work.get(batch[-1].id, target)
+def _batch(waiting: Waiting, size: int, work: dict[str, float], target: float) -> list[Group]:
+    """Take stacks until they are `target` work; a substitute is as much as a whole task.
+
+    A stack that is not full is as much work as one that is.
+    """
+    batch: list[Group] = []
+    total = 0.0
+    while waiting:
+        total += size * work.get(waiting.first.id, target)
+        if batch and total > target:
+            break
+        batch.append(waiting.take(size))
     return batch

@@ -13,12 +13,15 @@ import torch
 import litmus
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import LitmusError
+from litmus.stacked_training import StackSettings
+from litmus.zoo.groups import Seat
 from litmus.zoo.places import made_files, open_place
 from litmus.zoo.spec import ModelSpec
+from litmus.zoo.stack_plan import StackPlan
+from litmus.zoo.stacks import build_models, step_seconds
 from litmus.zoo.store import read_summary
-from litmus.zoo.trainer import build_model
 
-__all__ = ["make_models", "pack", "versions"]
+__all__ = ["make_models", "measure", "pack", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -41,10 +44,11 @@ def pack(dataset: ImageDataset) -> dict[str, Any]:
 def make_models(
     images: Mapping[str, Any],
     place: str | None,
-    specs: Sequence[Mapping[str, Any]],
+    groups: Sequence[Sequence[Mapping[str, Any]]],
+    plan: Mapping[str, Any],
     expected: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """Make models one after the other, and return what the local worker would reply for each.
+    """Make groups of models one after the other; return what the local worker replies for each.
 
     With a `place` that is reached from anywhere the files go there, and models that are there
     are not made again (the task may be the second try of one that was lost); without one they are
@@ -59,24 +63,36 @@ def make_models(
             raise LitmusError("other versions here", expected=expected, got=versions())
         torch.set_num_threads(1)
         dataset = _unpack(images)
-        for table in specs:
-            spec = ModelSpec.from_json(table)
-            replies.append({**_make(spec, dataset, place), "node": node})
+        for seats in groups:
+            group = [Seat.from_json(seat) for seat in seats]
+            made = _make(group, dataset, place, StackPlan.from_json(plan))
+            replies += [{**reply, "node": node} for reply in made]
     except LitmusError as fault:
         replies.append({"error": f"{fault} (on node {node[:8]})"})
     return replies
 
 
-def _make(spec: ModelSpec, dataset: ImageDataset, place: str | None) -> dict[str, Any]:
+def measure(
+    images: Mapping[str, Any], spec: Mapping[str, Any], settings: StackSettings
+) -> dict[int, float]:
+    """Measure the seconds of a model's step on this node; see `step_seconds`."""
+    return step_seconds(ModelSpec.from_json(spec), _unpack(images), settings)
+
+
+def _make(
+    group: Sequence[Seat], dataset: ImageDataset, place: str | None, plan: StackPlan
+) -> list[dict[str, Any]]:
     if place is None:
         with tempfile.TemporaryDirectory(prefix="litmus-") as folder:
-            reply = build_model(spec, dataset, Path(folder))
-            return {**reply, "files": made_files(Path(folder))}
+            first, *others = build_models(group, dataset, Path(folder), plan)
+            return [{**first, "files": made_files(Path(folder))}, *others]
     remote = open_place(place)
-    if (there := read_summary(remote, spec.id)) is not None:
-        return there
-    with remote.holding() as made:
-        return build_model(spec, dataset, made)
+    replies = {seat.spec.id: read_summary(remote, seat.spec.id) for seat in group}
+    if missing := [seat for seat in group if replies[seat.spec.id] is None]:
+        with remote.holding() as made:
+            built = build_models(missing, dataset, made, plan)
+        replies |= {reply["id"]: reply for reply in built}
+    return [reply for reply in replies.values() if reply is not None]
 
 
 def _unpack(images: Mapping[str, Any]) -> ImageDataset:

@@ -13,6 +13,7 @@ from litmus.errors import UsageError
 from litmus.stacked_training import StackSettings
 from litmus.zoo.crew import Crew
 from litmus.zoo.engines.base import Job
+from litmus.zoo.plan import Nodes
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stacks import step_seconds
 
@@ -27,6 +28,10 @@ class LocalEngine:
     finished yet already has a bit of everything; longest first would gain less than one model's
     time.
     """
+
+    def machines(self) -> tuple[Nodes, ...]:
+        """Return this machine."""
+        return (Nodes(workers=os.cpu_count() or 1),)
 
     def step_seconds(
         self, spec: ModelSpec, dataset: ImageDataset, settings: StackSettings

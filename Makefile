@@ -22,13 +22,15 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
-# ZOO=DIR names a zoo of 280 models or more for the benchmark of fitting.
+# Where LITMUS_DATA names a folder with CIFAR10 and MNIST, trainings on these are measured.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scan_bench -o results/benchmarks/scan.json
-	$(BIN)/python -m benchmarks.zoo_bench -o results/benchmarks/zoo.json
-	$(BIN)/python -m benchmarks.plan_bench -o results/benchmarks/plan.json
+	$(BIN)/python -m benchmarks.zoo_bench $(if $(LITMUS_DATA),--data-recipe recipes/paper/cifar10.toml --epochs 2 --cost-models 6) \
+		-o results/benchmarks/zoo.json
+	$(BIN)/python -m benchmarks.plan_bench $(if $(LITMUS_DATA),--recipe recipes/jumbo/mnist.toml --models 22) \
+		-o results/benchmarks/plan.json
 	$(BIN)/python -m benchmarks.store_bench -o results/benchmarks/store.json
-	test -z "$(ZOO)" || $(BIN)/python -m benchmarks.fit_bench $(ZOO) -o results/benchmarks/fit.json
+	$(BIN)/python -m benchmarks.fit_bench -o results/benchmarks/fit.json
 
 # NAME=mnist makes src/litmus/bundled/mnist.litmus from recipes/bundled/mnist.toml; hours.
 # ZOOS=DIR has or gets the zoo, WORKERS=N processes build it.

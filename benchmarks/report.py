@@ -10,6 +10,7 @@ from pathlib import Path
 
 import litmus
 from litmus.artifacts import machine_facts, write_atomically
+from litmus.cli.options import given_command
 
 __all__ = ["report"]
 
@@ -17,7 +18,7 @@ __all__ = ["report"]
 def report(figures: Mapping[str, object], output: Path | None) -> None:
     """Print figures with command, versions, machine and load; write them to a file if named."""
     content = {
-        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem}",
+        "command": given_command(f"python -m benchmarks.{Path(sys.argv[0]).stem}"),
         "litmus_version": litmus.__version__,
         "machine": machine_facts(),
         "load_average": os.getloadavg()[0],

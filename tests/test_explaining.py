@@ -17,7 +17,7 @@ from PIL import Image
 
 from litmus.errors import UsageError
 from litmus.models import InputSpec
-from litmus.scanning import Failed, Skipped
+from litmus.scanning import Failed, Skipped, scan
 from litmus.scanning.explaining import ExplainSettings, explain
 from litmus.scanning.explanation import Explanation, Subject
 from litmus.scanning.explanation_reader import Reader
@@ -70,6 +70,8 @@ def test_a_backdoor_is_shown_with_its_target_and_its_trigger(tmp_path: Path, ima
     )
     assert isinstance(result, Explanation)
     assert not children_running("litmus.scanning.mother")
+    (scanned,) = scan(path)
+    assert result.sandbox == scanned.sandbox is not None
     assert result.classes == ("ant", "bee", "cat", "dog")
     assert result.agreement == 1.0
     assert result.per_class == (4, 4)

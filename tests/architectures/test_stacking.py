@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from litmus.architectures import ARCHITECTURES
-from litmus.architectures.stacking import CONVOLUTIONS, ConvolutionName, Stack
+from litmus.architectures.stacking import CONVOLUTIONS, ConvolutionName, SharedStack, Stack
 from litmus.errors import UsageError
 from litmus.models import InputSpec
 from tests.architectures.variants import Options, every_variant
@@ -53,6 +53,23 @@ def test_a_stack_does_to_each_network_what_it_does_by_itself(name: str, options:
         assert state.keys() == module.state_dict().keys()
         for key, tensor in module.state_dict().items():
             assert torch.allclose(state[key], tensor, atol=1e-9), key  # moving averages, too
+
+
+@every_variant
+def test_a_shared_stack_asks_all_networks_the_same_images(name: str, options: Options) -> None:
+    modules = [module.eval() for module in networks(name, options)]
+    stack = SharedStack(modules, images_of(1))
+    together = images_of(0).requires_grad_()
+    logits = stack(together)
+    logits.square().sum().backward()
+    apart = images_of(0).requires_grad_()
+    for place, module in enumerate(modules):
+        alone = module(apart)
+        alone.square().sum().backward()
+        assert torch.allclose(logits[place], alone, atol=1e-9)
+    assert together.grad is not None
+    assert apart.grad is not None
+    assert torch.allclose(together.grad, apart.grad, atol=1e-9)
 
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)

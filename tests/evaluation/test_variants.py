@@ -9,6 +9,7 @@ import pytest
 from litmus.errors import RecipeError
 from litmus.evaluation import load_plan, mean_auc_difference
 from litmus.metrics import auc
+from litmus.zoo import load_recipe
 
 PLAN = """
 leave_out = "recipe"
@@ -67,8 +68,11 @@ PLANS = sorted((Path(__file__).resolve().parents[2] / "recipes" / "generalisatio
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: str(path.name))
 def test_the_repositorys_plans_are_whole(path: Path) -> None:
     plan = load_plan(path)
-    assert plan.leave_out == "architecture"
-    assert {variant.detector for variant in plan.variant} >= {"last_layer", "fused"}
+    assert plan.leave_out == ("attack" if path.stem == "attacks" else "architecture")
+    kinds = {"ulp"} if path.stem == "best" else {"last_layer", "stamps", "fused"}
+    assert {variant.detector for variant in plan.variant} >= kinds
+    jumbo = load_recipe(path.parents[1] / "jumbo" / "mnist.toml")
+    assert set(plan.groups) <= {architecture.table["name"] for architecture in jumbo.architectures}
 
 
 def models(scores: Any, groups: Any, bad: Any) -> list[dict[str, Any]]:

@@ -125,14 +125,14 @@ def test_model_dropout_thins_whole_channels_and_only_inside() -> None:
     population = Population.prepared([module], np.array([True]))
     dropout = ModelDropout(0.5, torch_generator(0))
     image = torch.ones(2, 1, 3, 3)
-    plain = next(population.source.networks([0]))(image)
+    plain = population.source.answers(image, [0], torch.Tensor.double)
     with dropout:
-        thinned = next(population.source.networks([0]))(image)
+        thinned = population.source.answers(image, [0], torch.Tensor.double)[0]
     assert torch.equal(plain, torch.ones_like(plain))
     per_channel = thinned[0, :, 0, 0]
     assert set(per_channel.tolist()) == {0.0, 2.0}
     assert torch.equal(thinned, per_channel[None, :, None, None].expand_as(thinned))
-    assert torch.equal(next(population.source.networks([0]))(image), plain)
+    assert torch.equal(population.source.answers(image, [0], torch.Tensor.double), plain)
 
 
 def test_canonical_is_what_scanning_computes() -> None:

@@ -15,11 +15,13 @@ from torch import nn
 from litmus.architectures import ARCHITECTURES
 from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
-from litmus.fitting import PatternSettings, Population
+from litmus.fitting import PatternSettings, Population, sources
+from litmus.fitting.dropout import ModelDropout
 from litmus.fitting.learn import learn
 from litmus.fitting.population import canonical
 from litmus.fitting.sources import Held, Streamed, prepared
 from litmus.models import InputSpec
+from litmus.seeds import torch_generator
 from litmus.zoo import Zoo
 from litmus.zoo.recipe import parse_recipe
 
@@ -50,6 +52,60 @@ def test_streamed_models_learn_the_same_patterns_as_models_in_memory() -> None:
     np.testing.assert_array_equal(learned[0].patterns, learned[1].patterns)
     for name, array in learned[0].parameters.items():
         np.testing.assert_array_equal(array, learned[1].parameters[name])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("make", [Held, Streamed])
+def test_stacks_answer_as_each_network_does(
+    make: type[Held | Streamed], rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three architectures in turn, two chunks, the second one shorter: with the same dropout."""
+    index = [*range(20, 0, -1), 3]
+    found = []
+    for small in (sources._SMALL, 0):
+        monkeypatch.setattr(sources, "_SMALL", small)
+        source = make(networks(21))
+        patterns = torch.rand(2, *SPEC.image_shape, generator=torch_generator(1)).requires_grad_()
+        dropout = ModelDropout(rate, torch_generator(0))
+        with dropout:
+            answers = source.answers(patterns, index, canonical)
+        answers.square().sum().backward()  # type: ignore[no-untyped-call]
+        assert bool(source._threads.__dict__) == (small > 0)
+        assert patterns.grad is not None
+        found.append((answers.detach(), patterns.grad, dropout.draw([torch.Size((1, 5))])[0]))
+    for stacked, alone in zip(*found, strict=True):
+        assert stacked.abs().max() > 0
+        torch.testing.assert_close(stacked, alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stacks"),
+    [
+        ("vgg", {"width": 8, "stem_stride": 2}, True),
+        ("vgg", {"width": 16, "stem_stride": 2}, False),
+        ("mlp", {"hidden": (16,)}, False),
+    ],
+)
+def test_small_networks_that_convolve_are_stacked(
+    name: str, options: dict[str, Any], stacks: bool
+) -> None:
+    made = [prepared(ARCHITECTURES[name](**options).build(SPEC, seed=seed)) for seed in (0, 1)]
+    source = Held(made)
+    source.answers(torch.rand(1, *SPEC.image_shape), [0, 1], canonical)
+    assert bool(source._threads.__dict__) == stacks
+
+
+def test_what_has_no_stacked_form_is_asked_by_itself() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    made = [nn.Sequential(nn.Conv2d(1, 2, 28), Doubled(), nn.Flatten()) for _ in range(2)]
+    patterns = torch.rand(3, *SPEC.image_shape)
+    source = Held([prepared(module) for module in made])
+    answers = source.answers(patterns, [1, 0], torch.Tensor.double)
+    expected = torch.stack([made[1](patterns), made[0](patterns)]).double()
+    torch.testing.assert_close(answers, expected)
 
 
 def test_streamed_models_are_read_shard_by_shard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from litmus.architectures.blocks import ACTIVATIONS, Block
 from litmus.architectures.input_scaling import InputScaling
 from litmus.errors import UsageError
 
-__all__ = ["CONVOLUTIONS", "ConvolutionName", "Stack"]
+__all__ = ["CONVOLUTIONS", "ConvolutionName", "SharedStack", "Stack"]
 
 ConvolutionName = Literal["grouped", "im2col"]
 CONVOLUTIONS: Final[tuple[ConvolutionName, ...]] = ("grouped", "im2col")
@@ -64,6 +64,31 @@ class Stack(nn.Module):
     def state_of(self, model: int) -> Mapping[str, torch.Tensor]:
         """Return a copy of one network's state dict."""
         return {name: tensor[model].clone() for name, tensor in self.network.state_dict().items()}
+
+
+class SharedStack(Stack):
+    """G networks as one that are all asked the same images: (n, c, h, w) to logits (G, n, k).
+
+    The first convolution is one of G times as many channels, where a network begins with one. All
+    are in evaluation mode.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], images: torch.Tensor) -> None:
+        """`images`, a few of those to come, are what the stack is tried on."""
+        super().__init__(modules)
+        self.eval()
+        with torch.no_grad():
+            repeated = self.network(images.repeat(1, self.models, 1, 1))
+            try:
+                self._wide = torch.allclose(self.network(images), repeated, rtol=1e-3, atol=1e-4)
+            except RuntimeError:  # a layer in front wants images for each network
+                self._wide = False
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (G, n, k) for images (n, c, h, w)."""
+        given = images if self._wide else images.repeat(1, self.models, 1, 1)
+        logits: torch.Tensor = self.network(given)
+        return logits
 
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -126,7 +151,8 @@ class _Conv2d(_Weighted):
         self.convolution: ConvolutionName = "grouped"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.convolution == "im2col" and self.groups == 1:
+        shared = self.groups == 1 and x.shape[1] == self.weight.shape[2]
+        if self.convolution == "im2col" and self.groups == 1 and not shared:
             return self._by_products(x)
         return F.conv2d(
             x,
@@ -135,7 +161,7 @@ class _Conv2d(_Weighted):
             self.stride,
             self.padding,
             self.dilation,
-            self.models * self.groups,
+            1 if shared else self.models * self.groups,
         )
 
     def _by_products(self, x: torch.Tensor) -> torch.Tensor:

@@ -113,9 +113,9 @@ def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
 
 
-def given_command() -> str:
-    """Return the command as it was given, without this machine's folders."""
-    return shlex.join(["litmus", *map(_without_folder, sys.argv[1:])])
+def given_command(program: str = "litmus") -> str:
+    """Return the command as it was given to a program, without this machine's folders."""
+    return " ".join([program, shlex.join(map(_without_folder, sys.argv[1:]))]).rstrip()
 
 
 def _without_folder(argument: str) -> str:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from litmus.artifacts import canonical_json
 from litmus.errors import UsageError
-from litmus.fitting.dropout import ModelDropout
+from litmus.fitting.dropout import ModelDropout, activation_shapes
 from litmus.fitting.sources import Network, Read, Source, prepared
 from litmus.zoo.spec import ModelSpec
 
@@ -88,7 +88,7 @@ class Shares(Source):
             if place % ranks.size == ranks.rank:
                 parts.append(self._own.answers(shared, [place // ranks.size], read))
             elif dropout:
-                dropout.skip(self._shapes[place])
+                dropout.draw(self._shapes[place])
         empty = torch.zeros(0, len(patterns), self._classes, dtype=torch.float64)
         # Every process takes part in the backward pass, also one that holds none of these models.
         mine = torch.cat([empty, *parts]) + 0 * shared.double().sum()
@@ -135,21 +135,5 @@ def _kind(spec: ModelSpec) -> str:
 
 
 def _activation_shapes(spec: ModelSpec) -> list[torch.Size]:
-    """Return the shapes of what the activations of a spec's network return, in their order."""
-    shapes: list[torch.Size] = []
     module = prepared(spec.build_architecture().build(spec.input_spec, seed=0))
-    with torch.no_grad(), _Recorder(shapes):
-        module(torch.zeros(1, *spec.input_spec.image_shape))
-    return shapes
-
-
-class _Recorder(ModelDropout):
-    """Model dropout that drops nothing, and notes what it was shown."""
-
-    def __init__(self, shapes: list[torch.Size]) -> None:
-        super().__init__(0.5, torch.Generator())
-        self._shapes = shapes
-
-    def thin(self, activation: torch.Tensor) -> torch.Tensor:
-        self._shapes.append(activation.shape)
-        return activation
+    return activation_shapes(module, torch.zeros(1, *spec.input_spec.image_shape))

@@ -8,29 +8,35 @@ import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Final
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from litmus.architectures import ACTIVATIONS, fold_batch_norm
-from litmus.fitting.dropout import thin_if_asked
+from litmus.architectures.stacking import SharedStack, Stack
+from litmus.errors import UsageError
+from litmus.fitting.dropout import ModelDropout, activation_shapes, thin_if_asked, thinned
 
 __all__ = ["Held", "Network", "Read", "Source", "Streamed", "prepared"]
 
-Network = Callable[[torch.Tensor], torch.Tensor]
-"""Logits (m, k) of patterns (m, c, h, w)."""
 Read = Callable[[torch.Tensor], torch.Tensor]
 """Logits to float64 features of the same shape."""
 
 _ACTIVATIONS: Final = tuple(ACTIVATIONS.values())
 _SHARD: Final = 16
-"""Models that are read at a time, while those before them are at work."""
+"""Models that are asked at a time, and read while those before them are at work."""
+_SMALL: Final = 2_000_000
+"""Floating-point operations for one image: on a CPU, larger networks are slower in stacks, and so
+are those without convolutions, whose weights take longer to copy than to use. `fit_bench` tells."""
 
 
 def prepared(module: nn.Module) -> nn.Module:
@@ -43,31 +49,154 @@ def prepared(module: nn.Module) -> nn.Module:
     return ready
 
 
-class Source(ABC):
-    """Networks by position."""
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A prepared network: its architecture's number in its source, a module, and its weights.
 
-    device = "cpu"
+    The module has the weights itself where `state` is None.
+    """
+
+    kind: int
+    module: nn.Module
+    state: Mapping[str, torch.Tensor] | None = None
+
+    def __call__(self, patterns: torch.Tensor) -> torch.Tensor:
+        """Return logits (m, k) of patterns (m, c, h, w)."""
+        if self.state is None:
+            logits: torch.Tensor = self.module(patterns)
+        else:
+            logits = functional_call(self.module, dict(self.state), (patterns,))
+        return logits
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Return what it computes with, by name."""
+        return _state(self.module) if self.state is None else self.state
+
+
+class Source(ABC):
+    """Networks by position.
+
+    They are asked in chunks, those of one architecture as one stack where that is faster. Which
+    way is taken depends on the networks and the device alone.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self._facts: dict[int, _Facts] = {}
+        self._threads = threading.local()
 
     @abstractmethod
     def networks(self, index: Sequence[int]) -> Iterator[Network]:
-        """Yield the networks at these positions; each is good until the thread asks the next."""
+        """Yield the networks at these positions."""
 
     def answers(self, patterns: torch.Tensor, index: Sequence[int], read: Read) -> torch.Tensor:
         """Return float64 (len(index), m, k) on the CPU; gradients flow back to the patterns."""
         batch = patterns.to(self.device).contiguous(memory_format=torch.channels_last)
-        return torch.stack([read(network(batch)) for network in self.networks(index)]).cpu()
+        networks = self.networks(index)
+        found: list[torch.Tensor] = []
+        while chunk := list(islice(networks, _SHARD)):
+            found += [read(logits) for logits in self._logits(batch, chunk)]
+        return torch.stack(found).cpu()
+
+    def _logits(self, batch: torch.Tensor, chunk: Sequence[Network]) -> list[torch.Tensor]:
+        dropout = ModelDropout.active()
+        masks: list[list[torch.Tensor] | None] = [None] * len(chunk)
+        if dropout is not None:  # drawn model by model, whatever is computed together
+            masks = [dropout.draw(self._about(each, batch).shapes) for each in chunk]
+        groups: dict[int, list[int]] = {}
+        for place, network in enumerate(chunk):
+            # What is asked alone has a group of its own.
+            stacks = self._about(network, batch).stacks
+            groups.setdefault(network.kind if stacks else -1 - place, []).append(place)
+        found: dict[int, torch.Tensor] = {}
+        for group in groups.values():
+            networks = [chunk[place] for place in group]
+            asked = networks[0] if len(group) == 1 else self._stacked(networks, batch)
+            with _thinned([masks[place] for place in group]):
+                logits = asked(batch)
+            rows = logits[None] if len(group) == 1 else logits
+            found |= dict(zip(group, rows, strict=True))
+        return [found[place] for place in range(len(chunk))]
+
+    def _stacked(self, networks: Sequence[Network], batch: torch.Tensor) -> Network:
+        """Return networks of one kind as one that gives logits (G, m, k).
+
+        Each thread has its own stacks: a call puts weights into one for a moment.
+        """
+        own: dict[tuple[int, int], SharedStack] = self._threads.__dict__.setdefault("stacks", {})
+        kind, size = networks[0].kind, len(networks)
+        if (kind, size) not in own:
+            own[kind, size] = SharedStack([networks[0].module] * size, batch[:1].detach())
+        states = [network.weights() for network in networks]
+        state = {f"network.{name}": torch.stack([s[name] for s in states]) for name in states[0]}
+        return Network(kind=kind, module=own[kind, size], state=state)
+
+    def _about(self, network: Network, batch: torch.Tensor) -> _Facts:
+        if network.kind not in self._facts:
+            self._facts[network.kind] = _Facts.of(network, batch[:1].detach())
+        return self._facts[network.kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What is known of an architecture.
+
+    `shapes` are those of its activations, and it `stacks` where a stack is the faster way.
+    """
+
+    shapes: list[torch.Size]
+    stacks: bool
+
+    @classmethod
+    def of(cls, network: Network, image: torch.Tensor) -> _Facts:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            shapes = activation_shapes(network.module, image)
+        convolves = any(isinstance(layer, nn.Conv2d) for layer in network.module.modules())
+        small = convolves and counter.get_total_flops() <= _SMALL
+        # A GPU waits for single calls, whatever is in them.
+        faster = image.is_cuda or small
+        return cls(shapes=shapes, stacks=faster and _stackable(network.module))
+
+
+def _stackable(module: nn.Module) -> bool:
+    try:
+        Stack([module])
+    except UsageError:
+        return False
+    return True
+
+
+def _thinned(masks: Sequence[list[torch.Tensor] | None]) -> AbstractContextManager[None]:
+    """Thin the one network that runs inside, or the stack of so many."""
+    known = [each for each in masks if each is not None]
+    if not known:
+        return nullcontext()
+    if len(known) == 1:
+        return thinned(known[0])
+    # A stack's maps lie side by side in the channels, and behind them is a row a model.
+    return thinned(
+        [
+            torch.cat(each, dim=1) if each[0].dim() == 4 else torch.stack(each)
+            for each in zip(*known, strict=True)
+        ]
+    )
 
 
 class Held(Source):
     """Networks in memory, as `prepared` makes them."""
 
     def __init__(self, modules: Iterable[nn.Module], device: str = "cpu") -> None:
-        self.device = device
-        self._modules = [module.to(device) for module in modules]
+        super().__init__(device)
+        kinds: dict[str, int] = {}
+        self._networks = [
+            Network(kind=kinds.setdefault(_kind(module), len(kinds)), module=module.to(device))
+            for module in modules
+        ]
 
     def networks(self, index: Sequence[int]) -> Iterator[Network]:
         """Yield the networks at these positions."""
-        return (self._modules[place] for place in index)
+        return (self._networks[place] for place in index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +217,7 @@ class Streamed(Source):
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: str = "cpu") -> None:
-        self.device = device
+        super().__init__(device)
         self._file = tempfile.TemporaryFile(prefix="litmus-")  # noqa: SIM115 - closed with it
         self._records: list[_Record] = []
         self._skeletons: list[nn.Module] = []
@@ -96,8 +225,7 @@ class Streamed(Source):
         known: dict[str, int] = {}
         for module in modules:
             state = _state(module)
-            # Folding may go differently for two networks of one architecture.
-            kind = repr(module) + repr([(name, t.shape) for name, t in state.items()])
+            kind = _kind(module)
             if kind not in known:
                 known[kind] = len(self._skeletons)
                 self._skeletons.append(copy.deepcopy(module))
@@ -140,12 +268,7 @@ class Streamed(Source):
             # In its layout, and at an aligned address: networks in memory are rounded alike.
             state[name] = torch.empty_like(like).copy_(part)
             start += like.numel()
-
-        def network(patterns: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = functional_call(module, state, (patterns,))
-            return logits
-
-        return network
+        return Network(kind=skeleton, module=module, state=state)
 
     def _skeleton(self, place: int) -> nn.Module:
         """Each thread has its own: a call puts weights into it for a moment."""
@@ -165,3 +288,8 @@ def _close(file: IO[bytes], reader: ThreadPoolExecutor) -> None:
 def _state(module: nn.Module) -> dict[str, torch.Tensor]:
     """What a network computes with: all of its state but counters of steps."""
     return {name: t for name, t in module.state_dict().items() if t.is_floating_point()}
+
+
+def _kind(module: nn.Module) -> str:
+    """What networks have in common that can be one stack: folding may go differently for two."""
+    return repr(module) + repr([(name, t.shape) for name, t in _state(module).items()])

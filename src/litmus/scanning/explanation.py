@@ -15,6 +15,7 @@ from litmus.models import InputSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from litmus.scanning.results import Sandbox
     from litmus.scanning.targets import Address
 
 
@@ -101,7 +102,8 @@ class Explanation:
     `triggers` are those of single target classes, in their order, `pair` is a patch from one class
     to another; `left_out` says what was not done, and why. `classes` are the model's own names or
     the images', `right` of `total` clean images are of the class that the model says,
-    `per_class` are the images of each class to optimise on and those held back.
+    `per_class` are the images of each class to optimise on and those held back. `sandbox` is what
+    the model's processes were held by.
     """
 
     path: Path | Address
@@ -114,6 +116,7 @@ class Explanation:
     total: int
     per_class: tuple[int, int]
     seconds: float
+    sandbox: Sandbox | None = None
 
     @property
     def norms(self) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from litmus.errors import ModelError
 from litmus.models import InputSpec
 from litmus.scanning.explanation import Explanation, Flips, PairTrigger, Pixels, Subject, Trigger
-from litmus.scanning.judge import clean_all, clean_text, digests_of_external
+from litmus.scanning.judge import clean_all, clean_text, digests_of_external, sandbox_of
 from litmus.scanning.results import Failed, Skipped
 from litmus.scanning.targets import Target
 
@@ -103,6 +103,8 @@ class Reader:
             triggers=tuple(triggers),
             left_out=tuple(left_out),
             seconds=seconds,
+            # One kernel holds them all.
+            sandbox=next((held for _, answer in answers if (held := sandbox_of(answer))), None),
             **found,
         )
 

@@ -20,7 +20,7 @@ from litmus.models import InputSpec
 from litmus.scanning.results import Failed, Sandbox, ScanResult, Scored, Skipped, printable
 from litmus.scanning.targets import Address, Target
 
-__all__ = ["Judge", "clean_all", "clean_text", "digests_of_external"]
+__all__ = ["Judge", "clean_all", "clean_text", "digests_of_external", "sandbox_of"]
 
 _MAX_NOTES: Final = 50
 _MAX_TEXT: Final = 1000
@@ -39,7 +39,7 @@ class Judge:
 
     def result(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
         """Return the result for one file: `answer` is a mother's, the reply in it a child's."""
-        return replace(self._believed(target, answer), sandbox=_sandbox(answer))
+        return replace(self._believed(target, answer), sandbox=sandbox_of(answer))
 
     def _believed(self, target: Target, answer: Mapping[str, Any]) -> ScanResult:
         if "failed" in answer:
@@ -125,8 +125,8 @@ class Judge:
         return name, detector, False
 
 
-def _sandbox(answer: Mapping[str, Any]) -> Sandbox | None:
-    """What a mother says that held its child; a mother that is dead says nothing."""
+def sandbox_of(answer: Mapping[str, Any]) -> Sandbox | None:
+    """Return what a mother says that held its child; a mother that is dead says nothing."""
     told = answer.get("sandbox")
     if told is None:
         return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import select
@@ -174,8 +175,12 @@ def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
 
 
 def _rehearse_all(detectors: Mapping[str, Detector]) -> int:
-    """Rehearse with every shape, and return the first one's small model for children."""
-    shapes = list(dict.fromkeys(detector.input_spec for detector in detectors.values()))
+    """Rehearse with every shape, and return a small model of the smallest one for children.
+
+    Those must not take longer over it than files take.
+    """
+    specs = dict.fromkeys(detector.input_spec for detector in detectors.values())
+    shapes = sorted(specs, key=lambda spec: math.prod(spec.image_shape))
     small_models = [rehearsal(shape) for shape in shapes]
     for small_model in small_models:
         rehearse(small_model, detectors)

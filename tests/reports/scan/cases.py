@@ -109,6 +109,12 @@ def of_every_kind() -> list[ScanResult]:
     ]
 
 
+def half_confined() -> list[ScanResult]:
+    """Files whose processes a kernel without Landlock held."""
+    sandbox = Sandbox(landlock=0, seccomp=True, refused=(("landlock", "not compiled in"),))
+    return [replace(result, sandbox=sandbox) for result in of_every_kind()]
+
+
 def thorough() -> tuple[list[ScanResult], Candidates]:
     """A thorough scan by a fused detector: some part each left out, models of other classes."""
     known = candidates({"all": fused_detector().thorough()})

@@ -7,7 +7,7 @@ import pytest
 
 from litmus.reports.scan.junit import scan_junit
 from litmus.scanning import ScanResult, exit_code
-from tests.reports.scan.cases import accepting, context, hostile, of_every_kind
+from tests.reports.scan.cases import accepting, context, half_confined, hostile, of_every_kind
 
 
 def outcomes(results: list[ScanResult], **options: Any) -> dict[str, str]:
@@ -64,3 +64,21 @@ def test_hostile_names_leave_the_document_whole() -> None:
         "testsuites", "testsuite", "properties", "property", "testcase", "failure", "error",
         "skipped", "system-out",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("results", "held", "missing"),
+    [
+        (of_every_kind(), "landlock 7, seccomp", ""),
+        (half_confined(), "seccomp", "landlock: not compiled in"),
+        ([], None, ""),
+    ],
+)
+def test_the_sandbox_is_a_property(
+    results: list[ScanResult], held: str | None, missing: str
+) -> None:
+    root = fromstring(scan_junit(results, context()).encode())
+    properties = {p.attrib["name"]: p.attrib["value"] for p in root.iter("property")}
+    assert properties.get("sandbox") == held
+    assert ("missing sandbox" in properties) == bool(missing)
+    assert missing in properties.get("missing sandbox", "")

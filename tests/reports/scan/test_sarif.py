@@ -12,7 +12,14 @@ from jsonschema import Draft4Validator
 from litmus.artifacts import sha256_of
 from litmus.reports.scan.sarif import scan_sarif
 from litmus.scanning import Failed, ScanResult
-from tests.reports.scan.cases import accepting, context, hostile, of_every_kind, scored
+from tests.reports.scan.cases import (
+    accepting,
+    context,
+    half_confined,
+    hostile,
+    of_every_kind,
+    scored,
+)
 
 FILE = Path(__file__).parent / "sarif-schema-2.1.0.json"
 # OASIS's own, with its notice beside it, that permits copies and no change.
@@ -138,3 +145,14 @@ def test_accepted_findings_are_suppressed() -> None:
     found = run(results, baseline=accepting(results[:2]))
     states = [[s["status"] for s in result["suppressions"]] for result in found["results"]]
     assert states == [["accepted"], [], []]
+
+
+def test_the_sandbox_is_named_and_what_it_lacks_is_a_warning() -> None:
+    whole = run(of_every_kind())
+    assert whole["properties"]["sandbox"] == "landlock 7, seccomp"
+    assert "toolConfigurationNotifications" not in whole["invocations"][0]
+    lacking = run(half_confined())
+    assert lacking["properties"]["sandbox"] == "seccomp"
+    (warning,) = lacking["invocations"][0]["toolConfigurationNotifications"]
+    assert warning["level"] == "warning"
+    assert "landlock: not compiled in" in warning["message"]["text"]

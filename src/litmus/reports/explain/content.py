@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from litmus.reports.scan.content import sandbox_sentence
 from litmus.scanning.explaining import ExplainSettings
 from litmus.scanning.explanation import ANOMALOUS, Explanation, Flips
 from litmus.scanning.results import printable
@@ -95,7 +96,8 @@ def warnings(explanation: Explanation) -> list[str]:
             "--channels). What follows means little."
         )
     found += [f"Left out: {printable(text)}." for text in explanation.left_out]
-    return found
+    lacking = sandbox_sentence([explanation.sandbox])
+    return [*found, lacking] if lacking else found
 
 
 def images_sentence(explanation: Explanation) -> str:

@@ -22,6 +22,7 @@ from litmus.reports.explain.content import (
     pair_sentence,
     warnings,
 )
+from litmus.reports.scan.content import sandbox_held
 from litmus.reports.scan.pictures import png_uri
 from litmus.scanning.explanation import Explanation, Flips, Trigger
 from litmus.scanning.results import printable
@@ -160,4 +161,5 @@ def _facts(explanation: Explanation, context: ExplainContext) -> dict[str, str]:
         "patch": f"{settings.patch_size}x{settings.patch_size}, {settings.place}",
         "seed": str(settings.seed),
         "time": f"{explanation.seconds:.1f} s",
+        **({"sandbox": held} if (held := sandbox_held([explanation.sandbox])) else {}),
     }

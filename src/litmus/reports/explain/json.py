@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib import resources
 from typing import Any, Final
 
 from litmus.reports.explain.content import LIMITS, ExplainContext, headline
+from litmus.reports.scan.content import sandbox_json
 from litmus.reports.scan.pictures import png_uri
 from litmus.scanning.explanation import Explanation, Flips
 
-__all__ = ["explain_json"]
+__all__ = ["SCHEMA_VERSION", "explain_json", "explain_schema"]
 
-_SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 1
+"""Grows when a field changes its meaning or goes; new fields may come without."""
 
 
 def explain_json(explanation: Explanation, context: ExplainContext) -> str:
-    """Return the explanation as JSON; pictures are `data:` URIs of PNG files.
+    """Return the explanation as JSON that follows `explain_schema`; pictures are `data:` URIs.
 
     Classes are the model's own outputs, counted from 0.
     """
@@ -24,7 +27,7 @@ def explain_json(explanation: Explanation, context: ExplainContext) -> str:
     target = explanation.likely_target
     pair = explanation.pair
     content = {
-        "schema_version": _SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "versions": dict(context.versions),
         "finished": context.finished.isoformat() if context.finished else None,
         # Bytes that are no UTF-8 come as lone surrogates, which no JSON parser has to take.
@@ -65,8 +68,15 @@ def explain_json(explanation: Explanation, context: ExplainContext) -> str:
         "notes": list(subject.notes),
         "limits": list(LIMITS),
         "seconds": explanation.seconds,
+        "sandbox": sandbox_json(explanation.sandbox),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def explain_schema() -> str:
+    """Return the JSON Schema (draft 2020-12) of the report."""
+    file = resources.files("litmus.reports.explain") / "schema.json"
+    return file.read_text(encoding="utf-8")
 
 
 def _flips(flips: Flips) -> dict[str, Any]:

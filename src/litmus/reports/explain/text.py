@@ -18,6 +18,7 @@ from litmus.reports.explain.content import (
     pair_sentence,
     warnings,
 )
+from litmus.reports.scan.content import sandbox_held
 from litmus.scanning.explanation import Explanation
 from litmus.scanning.results import printable
 
@@ -41,6 +42,8 @@ def explain_text(explanation: Explanation, context: ExplainContext) -> str:
     parts.append(_table(explanation, context))
     parts += [_filled(images_sentence(explanation), width)] if explanation.total else []
     parts += [_filled(printable(note), width) for note in explanation.subject.notes]
+    if held := sandbox_held([explanation.sandbox]):
+        parts.append(f"sandbox: {held}\n")
     parts.append("\nWhat this tells, and what it does not:\n")
     parts += [textwrap.fill(text, width, initial_indent="- ", subsequent_indent="  ") + "\n"
               for text in LIMITS]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from litmus.detectors.calibration import Calibration
 from litmus.detectors.candidates import Candidates
 from litmus.metrics import benjamini_hochberg
 from litmus.reports.detectors import held_out_sentence
-from litmus.scanning import Failed, ScanResult, Scored, Skipped
+from litmus.scanning import Failed, Sandbox, ScanResult, Scored, Skipped
 from litmus.scanning.baseline import Baseline
 from litmus.scanning.results import is_finding, printable
 
@@ -30,6 +30,8 @@ __all__ = [
     "path_text",
     "probability_text",
     "q_sentence",
+    "sandbox_held",
+    "sandbox_json",
     "sandbox_sentence",
     "scope_facts",
     "summary",
@@ -207,13 +209,28 @@ def q_sentence() -> str:
     )
 
 
-def sandbox_sentence(results: Sequence[ScanResult]) -> str:
+def sandbox_sentence(sandboxes: Iterable[Sandbox | None]) -> str:
     """Return what the sandbox of some file's process lacked, in one sentence, or nothing."""
-    sandboxes = [result.sandbox for result in results if result.sandbox is not None]
-    missing = dict.fromkeys(text for sandbox in sandboxes for text in sandbox.missing)
+    missing = dict.fromkeys(text for each in sandboxes if each for text in each.missing)
     if not missing:
         return ""
     return f"The sandbox was incomplete here: a hostile file {' and '.join(missing)}."
+
+
+def sandbox_held(sandboxes: Iterable[Sandbox | None]) -> str:
+    """Return the mechanisms that held every file's process, "none", or nothing without one."""
+    known = [each for each in sandboxes if each is not None]
+    if not known:
+        return ""
+    common = [name for name in known[0].held if all(name in each.held for each in known)]
+    return ", ".join(common) or "none"
+
+
+def sandbox_json(sandbox: Sandbox | None) -> dict[str, list[str]] | None:
+    """Return what held a file's process and what did not, as JSON has it."""
+    if sandbox is None:
+        return None
+    return {"held": list(sandbox.held), "missing": list(sandbox.missing)}
 
 
 def calibration_text(calibration: Calibration) -> str:

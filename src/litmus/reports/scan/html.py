@@ -99,7 +99,7 @@ def scan_html(results: Sequence[ScanResult], context: ScanContext) -> str:
         chips=_chips(entries),
         threshold=_typeset(threshold_sentence(context)),
         caveat=CAVEAT,
-        sandbox=sandbox_sentence(results),
+        sandbox=sandbox_sentence(r.sandbox for r in results),
         q_text=q_sentence() if len(scored) > 1 else "",
         rows=[_row(entry, detailed.get(id(entry), "")) for entry in entries],
         details=[

@@ -8,8 +8,8 @@ from importlib import resources
 from typing import Any, Final
 
 from litmus.detectors import Detector
-from litmus.reports.scan.content import Entry, ScanContext, annotate, summary
-from litmus.scanning import Failed, Sandbox, ScanResult, Skipped
+from litmus.reports.scan.content import Entry, ScanContext, annotate, sandbox_json, summary
+from litmus.scanning import Failed, ScanResult, Skipped
 
 __all__ = ["SCHEMA_VERSION", "json_schema", "scan_json"]
 
@@ -61,7 +61,7 @@ def _result(entry: Entry, context: ScanContext) -> dict[str, Any]:
     result = entry.result
     # Bytes that are no UTF-8 come as lone surrogates, which no JSON parser has to take.
     path = str(result.path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    known = {"path": path, "sandbox": _sandbox(result.sandbox)}
+    known = {"path": path, "sandbox": sandbox_json(result.sandbox)}
     if isinstance(result, Skipped):
         return {**known, "status": "skipped", "reason": result.reason}
     if isinstance(result, Failed):
@@ -87,9 +87,3 @@ def _result(entry: Entry, context: ScanContext) -> dict[str, Any]:
         "parts": list(result.parts),
         "n_calibration": len(context.calibration(result).scores),
     }
-
-
-def _sandbox(sandbox: Sandbox | None) -> dict[str, list[str]] | None:
-    if sandbox is None:
-        return None
-    return {"held": list(sandbox.held), "missing": list(sandbox.missing)}

@@ -14,6 +14,8 @@ from litmus.reports.scan.content import (
     p_sentence,
     path_text,
     probability_text,
+    sandbox_held,
+    sandbox_sentence,
     verdict_text,
 )
 from litmus.scanning import Failed, ScanResult, Scored
@@ -38,8 +40,14 @@ def scan_junit(results: Sequence[ScanResult], context: ScanContext) -> str:
         f"SHA-256 of detector {name}": context.candidates.sha256[name]
         for name in context.used(results)
     }
+    facts |= {
+        "sandbox": sandbox_held(r.sandbox for r in results),
+        "missing sandbox": sandbox_sentence(r.sandbox for r in results),
+    }
     for name, value in facts.items():
-        SubElement(properties, "property", name=printable(name), value=value)
+        if not value:
+            continue
+        SubElement(properties, "property", name=printable(name), value=printable(value))
     for entry in entries:
         _add_case(suite, entry, context)
     counts = {

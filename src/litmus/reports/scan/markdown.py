@@ -39,7 +39,7 @@ def scan_markdown(results: Sequence[ScanResult], context: ScanContext) -> str:
         parts += [_table(scored), threshold_sentence(context).replace("<=", "≤")]
         parts += [q_sentence()] if len(scored) > 1 else []
         parts.append(CAVEAT)
-    if lacking := sandbox_sentence(results):
+    if lacking := sandbox_sentence(r.sandbox for r in results):
         parts.append(lacking)
     findings = [entry for entry in scored if _verdict(entry) != "no evidence found"]
     if findings:

@@ -19,6 +19,8 @@ from litmus.reports.scan.content import (
     headline,
     p_sentence,
     path_text,
+    sandbox_held,
+    sandbox_sentence,
 )
 from litmus.scanning import Failed, ScanResult, Scored, Skipped, exit_code
 from litmus.scanning.targets import Address
@@ -107,7 +109,11 @@ def scan_sarif(results: Sequence[ScanResult], context: ScanContext) -> str:
             for index, entry in enumerate(entries)
             if _kind(entry.result, context)
         ],
-        "properties": {"fpr": context.fpr, "headline": headline(entries)},
+        "properties": {
+            "fpr": context.fpr,
+            "headline": headline(entries),
+            "sandbox": sandbox_held(r.sandbox for r in results),
+        },
     }
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, allow_nan=False) + "\n"
@@ -137,6 +143,7 @@ def _invocation(entries: Sequence[Entry], context: ScanContext) -> dict[str, Any
     code = exit_code(
         results, strict=context.strict, fail_on=context.fail_on, baseline=context.baseline
     )
+    lacking = sandbox_sentence(r.sandbox for r in results)
     ended = context.finished and context.finished.astimezone(UTC)
     return {
         "executionSuccessful": not any(isinstance(result, Failed) for result in results),
@@ -152,7 +159,12 @@ def _invocation(entries: Sequence[Entry], context: ScanContext) -> dict[str, Any
             for index, result in enumerate(results)
             if not isinstance(result, Scored)
         ],
+        **({"toolConfigurationNotifications": [_warning(lacking)]} if lacking else {}),
     }
+
+
+def _warning(text: str) -> dict[str, Any]:
+    return {"level": "warning", "message": {"text": _literal(text)}}
 
 
 def _artifact(result: ScanResult, context: ScanContext) -> dict[str, Any]:

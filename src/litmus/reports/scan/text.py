@@ -102,7 +102,7 @@ def _closing(entries: Sequence[Entry], context: ScanContext) -> str:
         lines += [_calibrated(name, parts, context) for name, parts in judged_by]
         lines += [q_sentence()] if len(scored) > 1 else []
         lines.append(CAVEAT)
-    if lacking := sandbox_sentence(results):
+    if lacking := sandbox_sentence(r.sandbox for r in results):
         lines.append(lacking)
     return "\n".join(lines) + "\n"
 

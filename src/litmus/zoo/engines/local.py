@@ -58,11 +58,7 @@ def _check_device(device: str) -> None:
     """Raise UsageError where this machine lacks the GPU."""
     if device == "cpu":
         return
-    number = torch.device(device).index or 0
-    if number >= torch.cuda.device_count():
-        raise UsageError(
-            "there is no such GPU",
-            expected=f"one of {torch.cuda.device_count()}",
-            got=device,
-            where="--device",
-        )
+    count = torch.cuda.device_count()
+    if (torch.device(device).index or 0) >= count:
+        expected = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise UsageError("there is no such GPU", expected=expected, got=device, where="--device")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from litmus.detectors import load_detector
 from litmus.detectors.patterns import ULPDetector
 from litmus.evaluation import GROUPINGS, PROPERTIES
 from litmus.zoo import Zoo, ZooEntry
+from litmus.zoo.engines import ENGINES
+from litmus.zoo.plan import Nodes
 from tests.cli.conftest import Run
 from tests.formats.onnx_models import classifier, fused_detector, save
 
@@ -235,6 +238,44 @@ def test_impossible_stacks(
     assert outcome.code == 4
     assert says in outcome.err
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_plan_is_for_an_engines_machines(
+    run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cluster:
+        """Two nodes, or whatever is at the address."""
+
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def machines(self) -> tuple[Nodes, ...]:
+            assert self.address == "head:6379"
+            return (Nodes(workers=64), Nodes(count=2, workers=8))
+
+    monkeypatch.setitem(ENGINES, "ray", Cluster)
+    plan = ("zoo", "plan", recipe, "--scale", 0.25, "--format", "json")
+    ray = ("--engine", "ray", "--address", "head:6379")
+    described = tmp_path / "cluster.toml"
+    described.write_text("[[nodes]]\ncount = 3\nworkers = 4\ngflops = 90.0\n")
+    cases: dict[tuple[object, ...], list[tuple[int, int | None, float | None]]] = {
+        (): [(1, os.cpu_count(), None)],
+        ("--workers", 5, "--gflops", 2): [(1, 5, 2.0)],
+        ray: [(1, 64, None), (2, 8, None)],
+        (*ray, "--gflops", 2): [(1, 64, 2.0), (2, 8, 2.0)],
+        ("--cluster", described): [(3, 4, 90.0)],
+    }
+    for options, nodes in cases.items():
+        planned = json.loads(run(*plan, *options).out)["nodes"]
+        assert [tuple(each.values()) for each in planned] == nodes
+    for options, says in (
+        ((*ray, "--workers", 2), "the cluster says how many workers there are"),
+        ((*ray, "--cluster", described), "two clusters (expected --cluster or --engine)"),
+        (("--address", "head:6379"), "the engine local has no --address"),
+        (("--engine", "slurm"), "--engine: unknown choice"),
+    ):
+        outcome = run(*plan, *options)
+        assert (outcome.code, says in outcome.err) == (4, True)
 
 
 def test_exit_codes(run: Run, small_detector_file: Path, tmp_path: Path) -> None:

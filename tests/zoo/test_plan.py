@@ -13,7 +13,7 @@ from litmus.datasets import ImageDataset
 from litmus.errors import RecipeError, UsageError, ZooError
 from litmus.zoo.calibration import Line, _line
 from litmus.zoo.costs import cost_counter
-from litmus.zoo.engines.ray import _batch
+from litmus.zoo.engines.ray import _batch, alive
 from litmus.zoo.expansion import expand
 from litmus.zoo.groups import Waiting, seats
 from litmus.zoo.plan import Nodes, Plan, acceptance_of, load_cluster, plan_zoo
@@ -98,6 +98,16 @@ def test_networks_that_differ_in_their_batches_alone_make_no_line() -> None:
     assert _line([(5.0, 1.0), (5.0, 3.0)]) == Line(fixed=0.0, per_flop=0.4)
     assert _line([(1.0, 3.0), (3.0, 5.0)]) == Line(fixed=2.0, per_flop=1.0)
     assert _line([(1.0, 0.5), (3.0, 3.5)]) == Line(fixed=0.0, per_flop=1.0)
+
+
+def test_a_clusters_nodes_are_those_that_run_tasks_now() -> None:
+    nodes = [
+        {"Alive": alive_, "Resources": {"CPU": cores, "memory": 1.0} if cores else {"memory": 1.0}}
+        for alive_, cores in ((True, 8.0), (True, 64.0), (False, 64.0), (True, None), (True, 8.0))
+    ]
+    assert alive(nodes) == (Nodes(workers=64), Nodes(count=2, workers=8))
+    with pytest.raises(UsageError, match=r"no core now .*--cluster FILE\.toml"):
+        alive(nodes[2:4])
 
 
 @pytest.mark.parametrize("acceptance", [0.0, 1.5, -1.0])

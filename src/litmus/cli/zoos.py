@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -24,6 +25,10 @@ app = typer.Typer(
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local (processes) or ray (a cluster).")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster's ($RAY_ADDRESS does too; default: one on this machine)."),
+]
 
 
 @app.command()
@@ -36,10 +41,7 @@ def build(
     scale: Annotated[float, typer.Option(help="Train the first part of the recipe only.")] = 1.0,
     data: Data = None,
     engine: EngineName = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster's ($RAY_ADDRESS does too; default: one on this machine)."),
-    ] = None,
+    address: Address = None,
     gpus_per_task: Annotated[
         float, typer.Option(help="The share of a GPU that a Ray task takes.")
     ] = 0.0,
@@ -123,29 +125,41 @@ def plan(
     like: Annotated[
         str | None, typer.Option(metavar="ZOO", help="Take that share from a zoo, begun or done.")
     ] = None,
+    engine: EngineName = "local",
+    address: Address = None,
     format_: Annotated[str, typer.Option("-f", "--format", help="text or json.")] = "text",
     data: Data = None,
 ) -> None:
-    """Foretell a zoo's hours, memory and disk, from a few steps of some of its networks."""
-    import os
+    """Foretell a zoo's hours, memory and disk, from a few steps of some of its networks.
 
+    For this machine, for the nodes that a Ray cluster has now, or for those that a file describes.
+    """
     from litmus.errors import UsageError
     from litmus.reports.zoo import plan_as_json, plan_text
     from litmus.zoo import load_recipe
-    from litmus.zoo.plan import Nodes, acceptance_of, load_cluster, plan_zoo
+    from litmus.zoo.plan import acceptance_of, load_cluster, plan_zoo
 
     choice("--format", format_, ("text", "json"))
     if cluster and (workers or gflops):
         raise UsageError("--cluster says how many workers there are", got="--workers or --gflops")
+    if cluster and (engine != "local" or address):
+        raise UsageError("two clusters", expected="--cluster or --engine")
+    if workers and engine != "local":
+        raise UsageError("the cluster says how many workers there are", got="--workers")
     if acceptance is not None and like:
         raise UsageError("two sources of the acceptance", expected="--acceptance or --like")
     if workers is not None and workers < 1:
         raise UsageError("--workers is impossible", expected="at least 1", got=workers)
     if gflops is not None and not gflops > 0:
         raise UsageError("--gflops is impossible", expected="above 0", got=gflops)
-    machines: tuple[Nodes, ...] = (Nodes(workers=workers or os.cpu_count() or 1, gflops=gflops),)
-    if cluster:
-        machines = load_cluster(cluster)
+    machines = (
+        load_cluster(cluster)
+        if cluster
+        else tuple(
+            replace(nodes, workers=workers or nodes.workers, gflops=gflops)
+            for nodes in _engine(engine, address, 0.0).machines()
+        )
+    )
     if like:
         acceptance = acceptance_of(like)
     planned = plan_zoo(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +14,7 @@ from torch import nn
 from litmus.attacks import extra_images
 from litmus.datasets import ImageDataset, Split
 from litmus.seeds import torch_generator
-from litmus.training import predict, train
+from litmus.training import one_thread, predict, train
 from litmus.zoo.costs import Cost
 from litmus.zoo.spec import ModelSpec
 
@@ -70,7 +69,7 @@ def calibrate(
     by_name: dict[str, list[ModelSpec]] = {}
     for spec in specs:
         by_name.setdefault(str(spec.architecture["name"]), []).append(spec)
-    with _one_thread():
+    with one_thread():
         return {
             name: _family(_spread(members, count), count, dataset)
             for name, members in by_name.items()
@@ -83,7 +82,7 @@ def convolution_rate() -> float:
     images = torch.rand(64, 32, 16, 16).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()
     operations = 3 * 2 * 64 * 16 * 16 * 32 * 32 * 9
-    with _one_thread():
+    with one_thread():
         times = [
             _cpu_seconds(lambda: torch.autograd.backward(convolution(images).sum()))
             for _ in range(20)
@@ -155,13 +154,3 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

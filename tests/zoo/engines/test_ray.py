@@ -19,7 +19,7 @@ from litmus.zoo import Recipe, Zoo, build
 from litmus.zoo.engines import RayEngine
 from litmus.zoo.places import local_folder
 from litmus.zoo.recipe import parse_recipe
-from tests.conftest import REPOSITORY, tiny_recipe_table
+from tests.conftest import REPOSITORY, SMALL_RECIPE, tiny_recipe_table
 
 ray = pytest.importorskip("ray", reason="needs Ray: make test-cluster")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs Ray: make test-cluster")
@@ -138,6 +138,23 @@ def test_stacks_are_measured_on_a_node(cluster: Any, tmp_path: Path) -> None:
     for _ in build(recipe(), tmp_path, engine=engine, stack="auto", scale=0.25):
         pass
     assert "stack" in json.loads((tmp_path / "zoo.json").read_text())
+
+
+def test_a_plan_is_for_the_nodes_that_there_are(
+    cluster: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL_RECIPE)
+    command = ["litmus", "zoo", "plan", str(path), "--scale", "0.1", "-f", "json"]
+    monkeypatch.setattr(sys, "argv", [*command, "--engine", "ray", "--address", cluster.address])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert not exit_.value.code
+    nodes = json.loads(capsys.readouterr().out)["nodes"]
+    assert nodes == [{"count": 1, "workers": 1, "gflops": None}]
 
 
 def test_other_versions_are_refused(

@@ -11,6 +11,7 @@ from litmus.datasets import ImageDataset
 from litmus.stacked_training import StackSettings
 from litmus.zoo.groups import Seat, Waiting
 from litmus.zoo.places import Place
+from litmus.zoo.plan import Nodes
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stack_plan import StackPlan
 
@@ -49,6 +50,9 @@ class Engine(Protocol):
 
     That holds for one torch version, kind of processor and plan of stacks: workers run one thread.
     """
+
+    def machines(self) -> tuple[Nodes, ...]:
+        """Return the machines that models would be made on; how fast they are is not told."""
 
     def step_seconds(
         self, spec: ModelSpec, dataset: ImageDataset, settings: StackSettings

@@ -13,6 +13,7 @@ from litmus.errors import UsageError
 from litmus.stacked_training import StackSettings
 from litmus.zoo.crew import Crew
 from litmus.zoo.engines.base import Job
+from litmus.zoo.plan import Nodes
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stacks import step_seconds
 
@@ -27,6 +28,10 @@ class LocalEngine:
     finished yet already has a bit of everything; longest first would gain less than one model's
     time.
     """
+
+    def machines(self) -> tuple[Nodes, ...]:
+        """Return this machine."""
+        return (Nodes(workers=os.cpu_count() or 1),)
 
     def step_seconds(
         self, spec: ModelSpec, dataset: ImageDataset, settings: StackSettings
@@ -53,11 +58,7 @@ def _check_device(device: str) -> None:
     """Raise UsageError where this machine lacks the GPU."""
     if device == "cpu":
         return
-    number = torch.device(device).index or 0
-    if number >= torch.cuda.device_count():
-        raise UsageError(
-            "there is no such GPU",
-            expected=f"one of {torch.cuda.device_count()}",
-            got=device,
-            where="--device",
-        )
+    count = torch.cuda.device_count()
+    if (torch.device(device).index or 0) >= count:
+        expected = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise UsageError("there is no such GPU", expected=expected, got=device, where="--device")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.base import Job
 from litmus.zoo.engines.ray_task import make_models, measure, pack, versions
 from litmus.zoo.groups import Seat, Waiting, named
+from litmus.zoo.plan import Nodes
 from litmus.zoo.spec import ModelSpec
 
 __all__ = ["RayEngine"]
@@ -43,6 +44,11 @@ class RayEngine:
 
     address: str | None = None
     gpus_per_task: float = 0.0
+
+    def machines(self) -> tuple[Nodes, ...]:
+        """Return the cluster's nodes as it is now, without those that give tasks no core."""
+        with _connected(self.address) as ray:
+            return alive(ray.nodes())
 
     def step_seconds(
         self, spec: ModelSpec, dataset: ImageDataset, settings: StackSettings
@@ -118,6 +124,18 @@ def _connected(address: str | None) -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def alive(nodes: Sequence[Mapping[str, Any]]) -> tuple[Nodes, ...]:
+    """Return what `ray.nodes()` tells of nodes that are alive and have cores, largest first.
+
+    Raises UsageError where there are none.
+    """
+    cores = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    counts = Counter(number for number in cores if number)
+    if not counts:
+        raise UsageError("the cluster has no core now", expected="--cluster FILE.toml")
+    return tuple(Nodes(count=counts[n], workers=n) for n in sorted(counts, reverse=True))
 
 
 def _slots(resources: dict[str, float], gpus_per_task: float) -> int:

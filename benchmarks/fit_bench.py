@@ -6,7 +6,8 @@ weights, which take as long. Beside it stands a textbook loop over the same mode
 checkpoint and takes a step on it alone, measured for `--textbook-epochs`. `--memory-models` are the
 sizes of zoos with random weights that are fitted on in processes of their own, streamed, for their
 memory. `stacks` are the milliseconds of a model's answers and gradients for some architectures, as
-stacks of 16 and one by one.
+stacks of 16 and one by one, beside the floating-point operations for one image, by which a fit on a
+CPU decides.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peak import convolution_peak, step_flops
 from benchmarks.random_zoo import random_zoo
@@ -41,6 +43,7 @@ _STACKS: list[dict[str, object]] = [
     {"name": "resnet", "width": 8, "blocks": 1, "stem_stride": 2},
     {"name": "vgg", "width": 8, "stem_stride": 2},
     {"name": "lenet5"},
+    {"name": "cnn", "channels": [8, 16]},
     {"name": "vgg", "width": 16, "stem_stride": 2},
     {"name": "cnn", "channels": [32, 64]},
 ]
@@ -97,6 +100,10 @@ def stack_figures(architecture: dict[str, object], patterns: int) -> dict[str, o
     found: dict[str, object] = {"architecture": architecture}
     with tempfile.TemporaryDirectory() as folder:
         entries = random_zoo(recipe, _MNIST, Path(folder)).entries
+        network = entries[0].spec.build_architecture().build(_MNIST, seed=0).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, *_MNIST.image_shape))
+        found["flops_per_image"] = counter.get_total_flops()
         for name, small in (("stacked", 10**12), ("one_by_one", 0)):
             with mock.patch.object(sources, "_SMALL", small):
                 found[f"{name}_ms_per_model"] = asked_ms(Population.load(entries), patterns)

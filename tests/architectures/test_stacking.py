@@ -18,6 +18,15 @@ def networks(name: str, options: Options) -> list[nn.Module]:
     return [architecture.build(SPEC, seed=seed).double() for seed in range(3)]
 
 
+def noisy(module: nn.Module, seed: int) -> nn.Module:
+    """Add noise to all weights: some are zero in the beginning, as a spatial transformer's are."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(0.1 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64))
+    return module
+
+
 def images_of(seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(4, *SPEC.image_shape, generator=generator, dtype=torch.float64)
@@ -25,14 +34,7 @@ def images_of(seed: int) -> torch.Tensor:
 
 @every_variant
 def test_a_stack_does_to_each_network_what_it_does_by_itself(name: str, options: Options) -> None:
-    modules = networks(name, options)
-    # Noise in all weights: some are zero in the beginning, as a spatial transformer's are.
-    generator = torch.Generator().manual_seed(0)
-    for module in modules:
-        for tensor in module.state_dict().values():
-            if tensor.is_floating_point():
-                noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.add_(0.1 * noise)
+    modules = [noisy(module, seed) for seed, module in enumerate(networks(name, options))]
     generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
     stack = Stack(modules, generators=generators).train()
     images = [images_of(seed) for seed in range(3)]
@@ -57,8 +59,9 @@ def test_a_stack_does_to_each_network_what_it_does_by_itself(name: str, options:
 
 @every_variant
 def test_a_shared_stack_asks_all_networks_the_same_images(name: str, options: Options) -> None:
-    modules = [module.eval() for module in networks(name, options)]
-    stack = SharedStack(modules, images_of(1))
+    """As many networks as an image has channels, which a layer in front must not mix up."""
+    modules = [noisy(module, seed).eval() for seed, module in enumerate(networks(name, options))]
+    stack = SharedStack(modules)
     together = images_of(0).requires_grad_()
     logits = stack(together)
     logits.square().sum().backward()
@@ -70,6 +73,26 @@ def test_a_shared_stack_asks_all_networks_the_same_images(name: str, options: Op
     assert together.grad is not None
     assert apart.grad is not None
     assert torch.allclose(together.grad, apart.grad, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wide"),
+    [
+        ("vgg", {}, True),
+        ("lenet5", {}, True),
+        ("lenet5", {"input_scaling": "signed"}, False),
+        ("mlp", {}, False),
+        ("vgg_stn", {}, False),
+    ],
+)
+def test_a_network_that_begins_with_a_convolution_gets_one_wide_one(
+    name: str, options: Options, wide: bool
+) -> None:
+    stack = SharedStack(networks(name, options))
+    given: list[int] = []
+    stack.network.register_forward_pre_hook(lambda layer, inputs: given.append(inputs[0].shape[1]))
+    stack(images_of(0))
+    assert given == [3 if wide else 9]
 
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)

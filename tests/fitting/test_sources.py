@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from benchmarks.random_zoo import random_zoo
 from torch import nn
 
@@ -19,7 +20,8 @@ from litmus.fitting import PatternSettings, Population, sources
 from litmus.fitting.dropout import ModelDropout
 from litmus.fitting.learn import learn
 from litmus.fitting.population import canonical
-from litmus.fitting.sources import Held, Streamed, prepared
+from litmus.fitting.ranks import Ranks, Shares
+from litmus.fitting.sources import Held, Source, Streamed, prepared
 from litmus.models import InputSpec
 from litmus.seeds import torch_generator
 from litmus.zoo import Zoo
@@ -32,6 +34,10 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("cnn", {"channels": (4,), "hidden": 0}),
 ]
 QUICK = PatternSettings(num_patterns=2, epochs=2, batch_models=5)
+
+
+def stacks_of(source: Source) -> list[nn.Module]:
+    return list(source._threads.__dict__.get("stacks", {}).values())
 
 
 def networks(count: int) -> list[nn.Module]:
@@ -70,7 +76,7 @@ def test_stacks_answer_as_each_network_does(
         with dropout:
             answers = source.answers(patterns, index, canonical)
         answers.square().sum().backward()  # type: ignore[no-untyped-call]
-        assert bool(source._threads.__dict__) == (small > 0)
+        assert bool(stacks_of(source)) == (small > 0)
         assert patterns.grad is not None
         found.append((answers.detach(), patterns.grad, dropout.draw([torch.Size((1, 5))])[0]))
     for stacked, alone in zip(*found, strict=True):
@@ -92,7 +98,39 @@ def test_small_networks_that_convolve_are_stacked(
     made = [prepared(ARCHITECTURES[name](**options).build(SPEC, seed=seed)) for seed in (0, 1)]
     source = Held(made)
     source.answers(torch.rand(1, *SPEC.image_shape), [0, 1], canonical)
-    assert bool(source._threads.__dict__) == stacks
+    assert bool(stacks_of(source)) == stacks
+
+
+def test_stacks_keep_no_weights() -> None:
+    """There is one for each number of models: they would take up to 136 times a network's."""
+    source = Held(networks(6))
+    source.answers(torch.rand(1, *SPEC.image_shape), range(6), canonical)
+    weights = [t for stack in stacks_of(source) for t in stack.state_dict().values()]
+    assert weights
+    assert all(tensor.is_meta for tensor in weights)
+
+
+@pytest.mark.parametrize("small", [sources._SMALL, 0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_maps_have_their_channels_last(
+    small: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU takes up to twice as long where they come first."""
+    monkeypatch.setattr(sources, "_SMALL", small)
+    spec = InputSpec(channels=channels, height=28, width=28, num_classes=10)
+    options: dict[str, Any] = {"channels": (4, 8)}
+    made = [prepared(ARCHITECTURES["cnn"](**options).build(spec, seed=seed)) for seed in range(2)]
+    seen: list[torch.Tensor] = []
+    for layer in (layer for module in made for layer in module.modules()):
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    source = Held(made)
+    source.answers(torch.rand(2, *spec.image_shape), [0], canonical)  # what is tried counts not
+    seen.clear()
+    source.answers(torch.rand(2, *spec.image_shape), [0, 1], canonical)
+    maps = [tensor for tensor in seen if tensor.dim() == 4 and len(tensor) == 2]
+    assert len(maps) == (2 if small else 4)
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in maps)
 
 
 def test_what_has_no_stacked_form_is_asked_by_itself() -> None:
@@ -144,6 +182,23 @@ def test_a_zoo_above_its_memory_is_streamed(untrained: Zoo) -> None:
     assert torch.equal(
         held.answers(patterns, index, canonical), streamed.answers(patterns, index, canonical)
     )
+
+
+def test_a_process_asks_its_share_in_stacks(untrained: Zoo, tmp_path: Path) -> None:
+    entries = untrained.split("train")
+    patterns = torch.rand(2, *SPEC.image_shape)
+    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        own = Population.load(entries).source
+        shares = Shares(own, [entry.spec for entry in entries], Ranks())
+        found = []
+        for source in (shares, Population.load(entries).source):
+            with ModelDropout(0.4, torch_generator(0)):
+                found.append(source.answers(patterns, [5, 0, 7], canonical))
+    finally:
+        dist.destroy_process_group()
+    assert stacks_of(own)
+    assert torch.equal(*found)
 
 
 def test_two_processes_fit_what_one_does(untrained: Zoo, tmp_path: Path) -> None:

@@ -73,20 +73,18 @@ class SharedStack(Stack):
     are in evaluation mode.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], images: torch.Tensor) -> None:
-        """`images`, a few of those to come, are what the stack is tried on."""
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__(modules)
         self.eval()
-        with torch.no_grad():
-            repeated = self.network(images.repeat(1, self.models, 1, 1))
-            try:
-                self._wide = torch.allclose(self.network(images), repeated, rtol=1e-3, atol=1e-4)
-            except RuntimeError:  # a layer in front wants images for each network
-                self._wide = False
+        first = self.network
+        while isinstance(first, nn.Sequential):
+            first = first[0]
+        # Any other layer or block in front wants the images of each network.
+        self._wide = isinstance(first, _Conv2d) and first.groups == 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (G, n, k) for images (n, c, h, w)."""
-        given = images if self._wide else images.repeat(1, self.models, 1, 1)
+        given = images if self._wide else torch.cat([images] * self.models, dim=1)
         logits: torch.Tensor = self.network(given)
         return logits
 

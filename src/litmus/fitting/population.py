@@ -120,4 +120,4 @@ def _half_of_memory() -> int:
 def canonical(logits: torch.Tensor) -> torch.Tensor:
     """Floored log-probabilities in float64, as `litmus.models.log_probabilities` has them."""
     log_softmax = torch.log_softmax(logits.double(), dim=-1)
-    return torch.logaddexp(log_softmax, torch.tensor(LOG_FLOOR, dtype=torch.float64))
+    return torch.logaddexp(log_softmax, log_softmax.new_tensor(LOG_FLOOR))

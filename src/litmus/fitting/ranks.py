@@ -18,8 +18,8 @@ import torch.distributed as dist
 
 from litmus.artifacts import canonical_json
 from litmus.errors import UsageError
-from litmus.fitting.dropout import ModelDropout, activation_shapes
-from litmus.fitting.sources import Network, Read, Source, prepared
+from litmus.fitting.dropout import activation_shapes
+from litmus.fitting.sources import Draw, Network, Read, Source, prepared
 from litmus.zoo.spec import ModelSpec
 
 __all__ = ["Ranks", "Shares"]
@@ -79,20 +79,25 @@ class Shares(Source):
         """Refuse: no process has all of them."""
         raise UsageError("one of several processes has only a share of the networks")
 
-    def answers(self, patterns: torch.Tensor, index: Sequence[int], read: Read) -> torch.Tensor:
+    def thinned_answers(
+        self, patterns: torch.Tensor, index: Sequence[int], read: Read, draw: Draw | None
+    ) -> torch.Tensor:
         """Return float64 (len(index), m, k), on all processes; gradients flow to the patterns."""
-        ranks, dropout = self._ranks, ModelDropout.active()
+        ranks = self._ranks
         shared = _SumOfGradients.apply(patterns)  # type: ignore[no-untyped-call]
-        parts = []
-        for place in index:
-            if place % ranks.size == ranks.rank:
-                parts.append(self._own.answers(shared, [place // ranks.size], read))
-            elif dropout:
-                dropout.draw(self._shapes[place])
-        empty = torch.zeros(0, len(patterns), self._classes, dtype=torch.float64)
-        # Every process takes part in the backward pass, also one that holds none of these models.
-        mine = torch.cat([empty, *parts]) + 0 * shared.double().sum()
         owners = [place % ranks.size for place in index]
+        own = [place // ranks.size for place in index if place % ranks.size == ranks.rank]
+        own_draw: Draw | None = None
+        if draw is not None:
+            # For all models in their order, so that each is thinned as in one process.
+            drawn = [draw(self._shapes[place]) for place in index]
+            masks = (m for m, owner in zip(drawn, owners, strict=True) if owner == ranks.rank)
+            own_draw = lambda shapes: next(masks)  # noqa: E731
+        mine = torch.zeros(0, len(patterns), self._classes, dtype=torch.float64)
+        if own:
+            mine = self._own.thinned_answers(shared, own, read, own_draw)
+        # Every process takes part in the backward pass, also one that holds none of these models.
+        mine = mine + 0 * shared.double().sum()
         gathered: torch.Tensor = _Gathered.apply(mine, owners, ranks)  # type: ignore[no-untyped-call]
         return gathered
 

@@ -26,10 +26,12 @@ from litmus.architectures.stacking import SharedStack, Stack
 from litmus.errors import UsageError
 from litmus.fitting.dropout import ModelDropout, activation_shapes, thin_if_asked, thinned
 
-__all__ = ["Held", "Network", "Read", "Source", "Streamed", "prepared"]
+__all__ = ["Draw", "Held", "Network", "Read", "Source", "Streamed", "prepared"]
 
 Read = Callable[[torch.Tensor], torch.Tensor]
 """Logits to float64 features of the same shape."""
+Draw = Callable[[Sequence[torch.Size]], list[torch.Tensor]]
+"""Shapes of a model's activations to what thins them, as `ModelDropout.draw` returns it."""
 
 _ACTIVATIONS: Final = tuple(ACTIVATIONS.values())
 _SHARD: Final = 16
@@ -90,19 +92,34 @@ class Source(ABC):
         """Yield the networks at these positions."""
 
     def answers(self, patterns: torch.Tensor, index: Sequence[int], read: Read) -> torch.Tensor:
-        """Return float64 (len(index), m, k) on the CPU; gradients flow back to the patterns."""
-        batch = patterns.to(self.device).contiguous(memory_format=torch.channels_last)
+        """Return float64 (len(index), m, k) on the CPU; gradients flow back to the patterns.
+
+        Inside a `ModelDropout`, the networks are thinned.
+        """
+        dropout = ModelDropout.active()
+        return self.thinned_answers(patterns, index, read, dropout.draw if dropout else None)
+
+    def thinned_answers(
+        self, patterns: torch.Tensor, index: Sequence[int], read: Read, draw: Draw | None
+    ) -> torch.Tensor:
+        """Return `answers`, of networks thinned by what `draw` returns for one after the other."""
+        # `contiguous` would leave the strides of grey images, and with them all maps would have
+        # their channels first.
+        batch = torch.empty(
+            patterns.shape, device=self.device, memory_format=torch.channels_last
+        ).copy_(patterns)
         networks = self.networks(index)
         found: list[torch.Tensor] = []
         while chunk := list(islice(networks, _SHARD)):
-            found += [read(logits) for logits in self._logits(batch, chunk)]
+            found += [read(logits) for logits in self._logits(batch, chunk, draw)]
         return torch.stack(found).cpu()
 
-    def _logits(self, batch: torch.Tensor, chunk: Sequence[Network]) -> list[torch.Tensor]:
-        dropout = ModelDropout.active()
+    def _logits(
+        self, batch: torch.Tensor, chunk: Sequence[Network], draw: Draw | None
+    ) -> list[torch.Tensor]:
         masks: list[list[torch.Tensor] | None] = [None] * len(chunk)
-        if dropout is not None:  # drawn model by model, whatever is computed together
-            masks = [dropout.draw(self._about(each, batch).shapes) for each in chunk]
+        if draw is not None:  # model by model, whatever is computed together
+            masks = [draw(self._about(each, batch).shapes) for each in chunk]
         groups: dict[int, list[int]] = {}
         for place, network in enumerate(chunk):
             # What is asked alone has a group of its own.
@@ -111,14 +128,14 @@ class Source(ABC):
         found: dict[int, torch.Tensor] = {}
         for group in groups.values():
             networks = [chunk[place] for place in group]
-            asked = networks[0] if len(group) == 1 else self._stacked(networks, batch)
+            asked = networks[0] if len(group) == 1 else self._stacked(networks)
             with _thinned([masks[place] for place in group]):
                 logits = asked(batch)
             rows = logits[None] if len(group) == 1 else logits
             found |= dict(zip(group, rows, strict=True))
         return [found[place] for place in range(len(chunk))]
 
-    def _stacked(self, networks: Sequence[Network], batch: torch.Tensor) -> Network:
+    def _stacked(self, networks: Sequence[Network]) -> Network:
         """Return networks of one kind as one that gives logits (G, m, k).
 
         Each thread has its own stacks: a call puts weights into one for a moment.
@@ -126,9 +143,10 @@ class Source(ABC):
         own: dict[tuple[int, int], SharedStack] = self._threads.__dict__.setdefault("stacks", {})
         kind, size = networks[0].kind, len(networks)
         if (kind, size) not in own:
-            own[kind, size] = SharedStack([networks[0].module] * size, batch[:1].detach())
+            stack = SharedStack([networks[0].module] * size)
+            own[kind, size] = stack.to("meta")  # each call brings its weights
         states = [network.weights() for network in networks]
-        state = {f"network.{name}": torch.stack([s[name] for s in states]) for name in states[0]}
+        state = {f"network.{name}": _together([s[name] for s in states]) for name in states[0]}
         return Network(kind=kind, module=own[kind, size], state=state)
 
     def _about(self, network: Network, batch: torch.Tensor) -> _Facts:
@@ -157,6 +175,13 @@ class _Facts:
         # A GPU waits for single calls, whatever is in them.
         faster = image.is_cuda or small
         return cls(shapes=shapes, stacks=faster and _stackable(network.module))
+
+
+def _together(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return one layer's weights of several networks, (G, ...), kernels with channels last."""
+    if weights[0].dim() != 4:
+        return torch.stack(list(weights))
+    return torch.stack([each.permute(0, 2, 3, 1) for each in weights]).permute(0, 1, 4, 2, 3)
 
 
 def _stackable(module: nn.Module) -> bool:

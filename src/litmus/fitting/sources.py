@@ -37,8 +37,9 @@ _ACTIVATIONS: Final = tuple(ACTIVATIONS.values())
 _SHARD: Final = 16
 """Models that are asked at a time, and read while those before them are at work."""
 _SMALL: Final = 2_000_000
-"""Floating-point operations for one image: on a CPU, larger networks are slower in stacks, and so
-are those without convolutions, whose weights take longer to copy than to use. `fit_bench` tells."""
+"""Floating-point operations for one image: on a CPU, stacks of larger networks may well be slower,
+and so are those without convolutions, whose weights take longer to copy than to use. `fit_bench`
+tells."""
 
 
 def prepared(module: nn.Module) -> nn.Module:
@@ -146,7 +147,7 @@ class Source(ABC):
             stack = SharedStack([networks[0].module] * size)
             own[kind, size] = stack.to("meta")  # each call brings its weights
         states = [network.weights() for network in networks]
-        state = {f"network.{name}": _together([s[name] for s in states]) for name in states[0]}
+        state = {f"network.{name}": torch.stack([s[name] for s in states]) for name in states[0]}
         return Network(kind=kind, module=own[kind, size], state=state)
 
     def _about(self, network: Network, batch: torch.Tensor) -> _Facts:
@@ -175,13 +176,6 @@ class _Facts:
         # A GPU waits for single calls, whatever is in them.
         faster = image.is_cuda or small
         return cls(shapes=shapes, stacks=faster and _stackable(network.module))
-
-
-def _together(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return one layer's weights of several networks, (G, ...), kernels with channels last."""
-    if weights[0].dim() != 4:
-        return torch.stack(list(weights))
-    return torch.stack([each.permute(0, 2, 3, 1) for each in weights]).permute(0, 1, 4, 2, 3)
 
 
 def _stackable(module: nn.Module) -> bool:

@@ -13,11 +13,13 @@ from litmus.errors import ModelError
 
 __all__ = [
     "LOG_FLOOR",
+    "Gradients",
     "Images",
     "InputSpec",
     "LastLayer",
     "LogProbs",
     "Model",
+    "Objective",
     "Outputs",
     "log_probabilities",
     "looks_like_probabilities",
@@ -32,6 +34,9 @@ LastLayer = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weights (k, f) and bias (k,): logits = weights @ features + bias, up to one shift of them all."""
 Outputs = Literal["logits", "probabilities"]
 """What a model returns; log-probabilities are logits, since log_softmax leaves them alone."""
+
+Objective = Literal["cross_entropy", "margin"]
+"""What is minimised: cross-entropy towards a target, or the largest other logit minus the target's."""
 
 # exp(-30) is far below what float32 softmax can tell from 0 next to 1, so that a model scores
 # the same however it was exported.
@@ -65,11 +70,36 @@ class InputSpec:
         return cls(**{name: int(value[name]) for name in cls.__dataclass_fields__})
 
 
+class Gradients(Protocol):
+    """A classifier that can be differentiated with respect to its images.
+
+    Its logits are those of the model; of one that returns probabilities, their floored logarithms.
+    """
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What it takes and returns."""
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Return the logits (n, k) of images (n, c, h, w) in [0, 1]."""
+
+    def descend(
+        self, images: Images, targets: NDArray[np.int64], objective: Objective = "cross_entropy"
+    ) -> tuple[NDArray[np.float32], Images]:
+        """Return logits (n, k), and each image's gradient (n, c, h, w) of its own objective.
+
+        `targets` (n,) are classes. The objective's gradient to the logits is ``softmax(logits) -
+        onehot(target)`` for the cross-entropy, ``onehot(largest other) - onehot(target)`` for the
+        margin; the gradient is with respect to images in [0, 1].
+        """
+
+
 class Model(Protocol):
     """A classifier: float32 images in [0, 1], (n, c, h, w) -> outputs (n, k).
 
     Mean and standard deviation, 0..255 scaling and NHWC live inside, nowhere else. A model may
-    also offer ``weights() -> Mapping[str, ndarray]``, ``torch_module() -> nn.Module`` and
+    also offer ``weights() -> Mapping[str, ndarray]``, ``torch_module() -> nn.Module``,
+    ``gradients() -> Gradients``, which raises UnsupportedModelError where there are none, and
     ``last_layer() -> LastLayer``: the linear layer that gives the logits, or the 1x1 convolution
     whose maps are averaged to them, with any affine map behind it folded in and a bias of zeros
     where it has none. It raises UnsupportedModelError where the model ends otherwise. One whose

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors
 from litmus.detectors.calibration import Calibration, calibrate
+from litmus.detectors.evidence import Evidence
 from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
@@ -49,6 +50,7 @@ class Measurement:
     log_probs: Sequence[Sequence[float]] = field(default=(), repr=False)
     parts: Sequence[str] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     @property
     def score(self) -> float:
@@ -57,11 +59,16 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and floats."""
-        return asdict(self)
+        evidence = None if self.evidence is None else self.evidence.to_json()
+        # Not `asdict`, which would copy each of some thousand numbers.
+        return {**vars(self), "evidence": evidence}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Measurement:
-        """Read what `to_json` wrote; raises ValueError or KeyError on anything else."""
+    def from_json(cls, value: Mapping[str, Any], input_spec: InputSpec) -> Measurement:
+        """Read what `to_json` wrote of a model of this shape.
+
+        Raises ValueError, KeyError or TypeError on anything else.
+        """
         scores = [float(score) for score in value["member_scores"]]
         distance = float(value["scope_distance"])
         if not scores or not np.isfinite([*scores, distance]).all():
@@ -73,6 +80,11 @@ class Measurement:
             log_probs=rows,
             parts=tuple(map(str, value["parts"])),
             left_out={str(part): str(reason) for part, reason in dict(value["left_out"]).items()},
+            evidence=None
+            if value["evidence"] is None
+            else Evidence.from_json(
+                value["evidence"], input_spec.image_shape, input_spec.num_classes
+            ),
         )
 
 

@@ -107,8 +107,7 @@ def _score_model(
         "status": "scored",
         "detector": fitting[0],
         "input_spec": own_spec.to_json(),
-        # Not `asdict`, which would copy each of some thousand numbers.
-        "measurement": vars(measurement),
+        "measurement": measurement.to_json(),
         "notes": [*getattr(measured, "notes", ()), *recognition.notes],
         "out_of_scope": recognition.out_of_scope,
         "classes": list(getattr(measured, "classes", ())),

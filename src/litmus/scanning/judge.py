@@ -136,7 +136,7 @@ def sandbox_of(answer: Mapping[str, Any]) -> Sandbox | None:
 
 def _measurement(reply: Mapping[str, Any], detector: Detector) -> Measurement:
     """Read a child's measurement; raises ValueError, TypeError or KeyError on nonsense."""
-    measurement = Measurement.from_json(reply["measurement"])
+    measurement = Measurement.from_json(reply["measurement"], detector.input_spec)
     calibration = detector.calibration_of(measurement.parts)
     if len(measurement.member_scores) <= int(calibration.members.max()):
         raise ValueError("too few members")

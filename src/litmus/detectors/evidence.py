@@ -1,0 +1,158 @@
+"""What a trigger search found in a model: the trigger, and what it does to other images."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FORMS", "Evidence"]
+
+Pixels = NDArray[np.uint8]
+
+FORMS: Final[Mapping[str, str]] = {
+    "patch": "a {size}x{size} patch {place}",
+    "moving": "a {size}x{size} patch at any place",
+    "pixels": "{size} pixels",
+    "blend": "a picture that is blended in",
+    "additive": "a pattern that is added to the whole image",
+}
+"""The forms of a trigger, in words."""
+_MAX_EXAMPLES: Final = 8
+_MAX_IMAGES: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The best trigger of a search, judged on images that it was not optimised on.
+
+    `form` is one of `FORMS`; `size` the side of a patch, or the number of pixels, 0 for the whole
+    image; `place` says where a patch lies (`at the bottom right`). `source_class` is None where
+    images of all classes were used. `turned` of `images` became the `target_class`; `typical` is
+    the share that 95 % of the zoo's clean models stay below, for the same form and, where there
+    were enough of them, pair and place; None where nothing was calibrated. `sources` are the
+    classes whose images the trigger turns, half of them at least. `smallest` is the side of the
+    smallest patch that still works, 0 where none was looked for. `mask` (1, h, w) and `pattern`
+    (c, h, w) are the trigger, bytes: ``image + mask / 255 * (pattern - image)``, of an additive one
+    ``image + (pattern - 127.5) / 127.5 * mask / 255``. `before` and `after` (e, c, h, w) are images
+    that it was not optimised on, with and without it, `answers` (e, 2) the classes that the model
+    gives them. `images_from` says whose images they were.
+    """
+
+    form: str
+    size: int
+    place: str
+    source_class: int | None
+    target_class: int
+    images: int
+    turned: int
+    loss: float
+    typical: float | None = None
+    sources: Sequence[int] = ()
+    smallest: int = 0
+    images_from: str = "reference images"
+    mask: Pixels = field(repr=False)
+    pattern: Pixels = field(repr=False)
+    before: Pixels = field(repr=False)
+    after: Pixels = field(repr=False)
+    answers: Sequence[Sequence[int]] = field(default=(), repr=False)
+
+    @property
+    def success(self) -> float:
+        """The share of the images that became the target."""
+        return self.turned / max(self.images, 1)
+
+    def words(self, classes: Sequence[str] = ()) -> str:
+        """Say what was found in a sentence; `classes` are names, by output."""
+        trigger = FORMS[self.form].format(size=self.size, place=self.place)
+        whose = (
+            "of all classes" if self.source_class is None
+            else f"of {_name(self.source_class, classes)}"
+        )  # fmt: skip
+        found = (
+            f"{trigger} turns {self.success:.0%} of the images {whose} to "
+            f"{_name(self.target_class, classes)}"
+        )
+        if self.typical is None:
+            return found
+        return f"{found}; clean models of this kind: at most {self.typical:.0%}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, pixels as Base64 of bytes in C order beside their shapes."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in _PIXELS and name not in ("sources", "answers")
+        }
+        return {
+            **plain,
+            "sources": [int(label) for label in self.sources],
+            "answers": [[int(a) for a in pair] for pair in self.answers],
+            **{name: _encoded(getattr(self, name)) for name in _PIXELS},
+        }
+
+    @classmethod
+    def from_json(
+        cls, value: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
+    ) -> Self:
+        """Read what `to_json` wrote; raises ValueError, KeyError or TypeError on anything else."""
+        c, h, w = image_shape
+        examples = int(value["before"]["shape"][0])
+        if not 0 <= examples <= _MAX_EXAMPLES or value["form"] not in FORMS:
+            raise ValueError("evidence of an impossible kind")
+        shapes = {
+            "mask": (1, h, w),
+            "pattern": (c, h, w),
+            "before": (examples, c, h, w),
+            "after": (examples, c, h, w),
+        }
+        source = value["source_class"]
+        labels = [value["target_class"], *value["sources"], *([] if source is None else [source])]
+        labels += [label for pair in value["answers"] for label in pair]
+        if not all(isinstance(a, int) and 0 <= a < num_classes for a in labels):
+            raise ValueError("no such class")
+        images, turned, size = (int(value[name]) for name in ("images", "turned", "size"))
+        numbers = [float(value["loss"]), float(value["typical"] or 0)]
+        if not (0 <= turned <= images <= _MAX_IMAGES and 0 <= size <= h * w):
+            raise ValueError("impossible counts")
+        if not np.isfinite(numbers).all() or any(len(pair) != 2 for pair in value["answers"]):
+            raise ValueError("impossible numbers")
+        return cls(
+            form=value["form"],
+            size=size,
+            place=str(value["place"])[:80],
+            source_class=source,
+            target_class=value["target_class"],
+            images=images,
+            turned=turned,
+            loss=numbers[0],
+            typical=None if value["typical"] is None else numbers[1],
+            sources=tuple(value["sources"]),
+            smallest=min(max(int(value["smallest"]), 0), h),
+            images_from=str(value["images_from"])[:80],
+            answers=tuple((a, b) for a, b in value["answers"]),
+            **{name: _decoded(value[name], shape) for name, shape in shapes.items()},
+        )
+
+
+_PIXELS: Final = ("mask", "pattern", "before", "after")
+
+
+def _encoded(pixels: Pixels) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode()
+    return {"shape": list(pixels.shape), "data": data}
+
+
+def _decoded(value: Mapping[str, Any], shape: tuple[int, ...]) -> Pixels:
+    data = base64.b64decode(value["data"], validate=True)
+    if tuple(value["shape"]) != shape or len(data) != int(np.prod(shape)):
+        raise ValueError("pixels of another shape")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return f"class {classes[label]!r}" if classes else f"class {label}"

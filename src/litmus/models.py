@@ -36,7 +36,7 @@ Outputs = Literal["logits", "probabilities"]
 """What a model returns; log-probabilities are logits, since log_softmax leaves them alone."""
 
 Objective = Literal["cross_entropy", "margin"]
-"""What is minimised: cross-entropy towards a target, or the largest other logit minus the target's."""
+"""What is minimised: cross-entropy towards a target, or the largest other logit less its own."""
 
 # exp(-30) is far below what float32 softmax can tell from 0 next to 1, so that a model scores
 # the same however it was exported.

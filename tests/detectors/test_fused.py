@@ -167,7 +167,7 @@ def test_a_part_that_the_model_does_not_permit_is_left_out_and_named(
     alone = fused.combinations["ulp", "stamps"].calibration
     assert judgement.p_value == alone.p_value(measurement.member_scores)
     assert any("without last_layer: no last layer here" in note for note in judgement.notes)
-    again = Measurement.from_json(measurement.to_json(), detector.input_spec)
+    again = Measurement.from_json(measurement.to_json(), fused.input_spec)
     assert fused.judge(again, fpr=0.2) == judgement
 
 

@@ -24,6 +24,7 @@ from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
 from litmus.detectors.stamps import StampsDetector
 from litmus.detectors.statistic import StatisticDetector
+from litmus.detectors.trigger_search import TriggerSearchDetector
 from litmus.errors import DataError, DetectorError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ DETECTORS: Final[dict[str, type[Detector]]] = {
     "neural_cleanse": NeuralCleanseDetector,
     "last_layer": LastLayerDetector,
     "stamps": StampsDetector,
+    "trigger_search": TriggerSearchDetector,
     "max_margin": MaxMarginDetector,
     "fused": FusedDetector,
 }

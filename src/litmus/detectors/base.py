@@ -17,7 +17,7 @@ from litmus.detectors.evidence import Evidence
 from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
-from litmus.models import Images, InputSpec, Model
+from litmus.models import Gradients, Images, InputSpec, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -175,6 +175,7 @@ class Detector(ABC):
     needs_weights: ClassVar[bool] = False
     needs_gradients: ClassVar[bool] = False
     takes_images: ClassVar[bool] = False
+    takes_pictures: ClassVar[bool] = False
 
     input_spec: InputSpec
     calibration: Calibration
@@ -235,6 +236,13 @@ class Detector(ABC):
         """
         return self
 
+    def with_pictures(self, images: Images) -> Self:
+        """Return the detector with unlabelled pictures (n, c, h, w) of a model's domain.
+
+        Only one that `takes_pictures` puts them to use.
+        """
+        return self
+
     def held_out_by_parts(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
         """Return the held-out AUC of each set of parts that a model may permit, by their names.
 
@@ -259,6 +267,15 @@ class Detector(ABC):
                 f"{self.name} needs gradients", expected="a model with torch_module"
             )
         return module()  # type: ignore[no-any-return]
+
+    def gradients_of(self, model: Model) -> Gradients:
+        """Return a model's gradients; raises UnsupportedModelError where there are none."""
+        offered = getattr(model, "gradients", None)
+        if offered is None:
+            raise UnsupportedModelError(
+                f"{self.name} needs gradients", expected="a model with gradients()"
+            )
+        return offered()  # type: ignore[no-any-return]
 
     def options(self) -> dict[str, Any]:
         """Return the detector's own scalars for its file's header."""

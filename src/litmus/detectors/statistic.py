@@ -89,6 +89,15 @@ class StatisticDetector(Detector):
         """Return the detector with what its statistics have to learn from a zoo first: nothing."""
         return self
 
+    def settled(
+        self, rows: NDArray[np.float64], backdoored: NDArray[np.bool_]
+    ) -> tuple[Self, NDArray[np.float64]]:
+        """Return the detector with what it learns from what was read (n, ...) of all models.
+
+        And the statistics (n, f) of these models; by default that is what was read.
+        """
+        return self, rows
+
     @abstractmethod
     def statistics(self, model: Model) -> NDArray[np.float64]:
         """Return the numbers of `statistic_names`, (f,), of order 1 for most models.
@@ -145,10 +154,11 @@ class StatisticDetector(Detector):
         assigned, _ = assign_folds(training, seed, by=folds)
         drawn = draw_models(training, assigned, models, seed)
         entries = [training[place] for place in drawn]
-        rows = unfitted._read_all(entries, on_progress)
+        backdoored = np.array([entry.backdoored for entry in entries])
+        unfitted, rows = unfitted.settled(unfitted._read_all(entries, on_progress), backdoored)
         fitted = fit_heads(
             rows,
-            np.array([entry.backdoored for entry in entries]),
+            backdoored,
             assigned[drawn],
             members=members,
             weight_decay=weight_decay,
@@ -174,8 +184,8 @@ class StatisticDetector(Detector):
         drawn = draw_models(training, folds, self.scope["settings"]["models"], seed)
         entries = [training[place] for place in drawn]
         assigned, validates = folds[drawn], validating[drawn]
-        rows = self._read_all(entries, on_progress)
         backdoored = np.array([entry.backdoored for entry in entries])
+        _, rows = self.settled(self._read_all(entries, on_progress), backdoored)
         for share in shares:
             fitted = fit_heads(
                 rows,
@@ -218,7 +228,7 @@ class StatisticDetector(Detector):
         from litmus.zoo.measured import remembered
 
         def read() -> list[float]:
-            return [float(number) for number in self._read(zoo_file.load(entry.path))]
+            return [float(number) for number in self._raw(zoo_file.load(entry.path))]
 
         return remembered(entry, self._key(), read) if self.remembers else read()
 
@@ -271,6 +281,13 @@ class StatisticDetector(Detector):
         """Return the statistics; raises ModelError where one is no number."""
         with np.errstate(all="ignore"):
             row = self.statistics(model)
+        return self._checked(row)
+
+    def _raw(self, model: Model) -> NDArray[np.float64]:
+        """Return what is kept of a zoo model, of which `settled` makes statistics."""
+        return self._read(model)
+
+    def _checked(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         names = zip(self.statistic_names, np.isfinite(row), strict=True)
         broken = [name for name, finite in names if not finite]
         if broken:

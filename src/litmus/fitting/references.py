@@ -23,8 +23,6 @@ __all__ = ["ReferenceSettings", "learn_references", "reference_folds"]
 
 _LEVELS: Final = 255
 """Reference images are pictures of 8 bits: small files, and exact for a network that eats bytes."""
-_START: Final = 0.02
-"""Of a pixel's range: a ReLU network may have no gradient where an image is all black."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,9 @@ class ReferenceSettings:
     what is left must do. `tv_weight` times their total variation and `faint_weight` times the
     absolute difference of every pixel from the background, each the mean over channels, are added
     to the sum of their cross-entropies: what a class does not need is left out, since it might be
-    some backdoor's trigger.
+    some backdoor's trigger. They start as the background with noise of `start`, in pixel values.
+    Where `covering` is above 0, a square of that many pixels is covered by a piece of another
+    class's image in each view: what is left must do, so that images are hard to turn.
     """
 
     steps: int = 300
@@ -48,9 +48,11 @@ class ReferenceSettings:
     dropout: float = 0.1
     shift: int = 1
     fading: float = 0.5
+    start: float = 0.02
+    covering: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in {"steps": 1, "batch_models": 1, "shift": 0}.items():
+        for name, low in {"steps": 1, "batch_models": 1, "shift": 0, "covering": 0}.items():
             if getattr(self, name) < low:
                 raise UsageError(
                     f"{name} is impossible", expected=f">= {low}", got=getattr(self, name)
@@ -91,7 +93,7 @@ def learn_references(
     population = Population.load(entries, memory=memory)
     spec = entries[0].spec.input_spec
     wanted = torch.arange(spec.num_classes) if classes is None else torch.from_numpy(classes)
-    images = _start(spec, background, seed)[wanted].requires_grad_()
+    images = _start(spec, background, settings.start, seed)[wanted].requires_grad_()
     optimizer = torch.optim.Adam([images], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     dropout = ModelDropout(settings.dropout, torch_generator(seed, "reference dropout"))
@@ -118,10 +120,13 @@ def learn_references(
     return learned
 
 
-def _start(spec: InputSpec, background: NDArray[np.float32], seed: int) -> torch.Tensor:
+def _start(
+    spec: InputSpec, background: NDArray[np.float32], amount: float, seed: int
+) -> torch.Tensor:
+    # A ReLU network may have no gradient where an image is all black.
     generator = torch_generator(seed, "references")
     noise = 2 * torch.rand(spec.num_classes, *spec.image_shape, generator=generator) - 1
-    return (torch.from_numpy(background)[:, None, None] + _START * noise).clamp(0, 1)
+    return (torch.from_numpy(background)[:, None, None] + amount * noise).clamp(0, 1)
 
 
 def _view(
@@ -132,7 +137,22 @@ def _view(
         int(v) for v in torch.randint(-settings.shift, settings.shift + 1, (2,), generator=drawn)
     )
     contrast = 1 - settings.fading * float(torch.rand((), generator=drawn))
-    return level + contrast * (torch.roll(images, (down, right), (2, 3)) - level)
+    view = level + contrast * (torch.roll(images, (down, right), (2, 3)) - level)
+    return _covered(view, settings.covering, drawn) if settings.covering else view
+
+
+def _covered(images: torch.Tensor, side: int, drawn: torch.Generator) -> torch.Tensor:
+    """Cover a square of each image by a piece, from anywhere, of another class's."""
+    count, _, height, width = images.shape
+    covered, others = images.clone(), images.detach().roll(1 + _pick(count - 1, drawn), 0)
+    for i in range(count):
+        y, x, v, u = (_pick(size - side + 1, drawn) for size in (height, width) * 2)
+        covered[i, :, y : y + side, x : x + side] = others[i, :, v : v + side, u : u + side]
+    return covered
+
+
+def _pick(below: int, drawn: torch.Generator) -> int:
+    return int(torch.randint(max(below, 1), (1,), generator=drawn))
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.formats.preprocessing import Preprocessing
-from litmus.models import Images, InputSpec, LastLayer, Outputs
+from litmus.models import Gradients, Images, InputSpec, LastLayer, Outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +65,12 @@ class TorchModel:
         from litmus.formats.torch_layers import Preprocessed
 
         return nn.Sequential(Preprocessed(self.preprocessing), self._module).eval()
+
+    def gradients(self) -> Gradients:
+        """Return the gradients of `torch_module`."""
+        from litmus.formats.torch_gradients import TorchGradients
+
+        return TorchGradients(self.torch_module(), self.input_spec)
 
     def last_layer(self) -> LastLayer:
         """Return the network's last layer; raises UnsupportedModelError where it has none."""

@@ -1,0 +1,164 @@
+"""The forms of a trigger that a search tries: where it lies, and how it changes an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.models import Images
+
+__all__ = ["PLACES", "Form", "Placed", "forms_for"]
+
+Index = NDArray[np.int64] | slice
+
+PLACES: Final[Mapping[str, tuple[float, float]]] = {
+    "at the top left": (0, 0),
+    "at the top right": (0, 1),
+    "at the bottom left": (1, 0),
+    "at the bottom right": (1, 1),
+    "in the centre": (0.5, 0.5),
+    "at the top": (0, 0.5),
+    "at the left": (0.5, 0),
+    "at the right": (0.5, 1),
+    "at the bottom": (1, 0.5),
+}
+"""Where a patch lies, as shares of the way from the top and from the left."""
+_CORNERS: Final = tuple(PLACES)[:4]
+_ANYWHERE: Final = ("at any place",)
+_WHOLE: Final = ("on the whole image",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A kind of trigger.
+
+    A `patch` of `size` pixels covers what is below it, at each of `places` for itself; a `moving`
+    one lies anywhere, anew for each image. A `blend` mixes a picture into the image with weight
+    `strength`, an `additive` pattern adds at most `strength` to a pixel, both of the whole image.
+    """
+
+    kind: Literal["patch", "moving", "blend", "additive"]
+    size: int = 0
+    places: tuple[str, ...] = _WHOLE
+    strength: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """A short name, by which tables know it."""
+        if self.size:
+            return f"{self.kind}-{self.size}"
+        return f"{self.kind}-{self.strength:.3f}"
+
+    def start(self, pairs: int, shape: tuple[int, ...], seed: int) -> Placed:
+        """Return grey candidates, with a little noise, for each pair at each place in turn."""
+        c, h, w = shape
+        own = (c, self.size, self.size) if self.size else (c, h, w)
+        count = pairs * len(self.places)
+        noise = np.random.default_rng([seed, 4]).random((1, *own)) - 0.5
+        corners = np.zeros((len(self.places), 1, 2), dtype=np.int64)
+        if self.kind == "patch":
+            shares = np.array([PLACES[place] for place in self.places])
+            corners[:, 0] = np.rint(shares * [h - self.size, w - self.size])
+        return Placed(
+            form=self,
+            image_size=(h, w),
+            place=np.tile(np.arange(len(self.places)), pairs),
+            corners=np.tile(corners, (pairs, 1, 1)),
+            values=np.repeat((0.5 + 0.1 * noise).astype(np.float32), count, axis=0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Candidates of a form: `values` (p, c, s, s) or (p, c, h, w) in [0, 1], and where they lie.
+
+    `place` (p,) are indices of the form's places, `corners` (p, v, 2) row and column of the top
+    left pixel on each of v images, or on all where v is 1.
+    """
+
+    form: Form
+    image_size: tuple[int, int]
+    place: NDArray[np.int64]
+    corners: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __getitem__(self, index: Index) -> Placed:
+        return replace(
+            self,
+            place=self.place[index],
+            corners=self.corners[index],
+            values=self.values[index],
+        )
+
+    def moved(self, random: np.random.Generator, images: int = 64) -> Placed:
+        """Return the candidates with new places, one an image, if their form moves."""
+        if self.form.kind != "moving":
+            return self
+        free = np.array(self.image_size) - self.form.size + 1
+        places = random.integers(0, free, (1, images, 2))
+        return replace(self, corners=np.repeat(places, len(self.values), axis=0))
+
+    def picture(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mask (1, h, w) and pattern (c, h, w) of the first candidate, as on one image."""
+        h, w = self.image_size
+        channels = self.values.shape[1]
+        if not self.form.size:
+            return np.full((1, h, w), self.form.strength, np.float32), self.values[0]
+        mask, pattern = np.zeros((1, h, w), np.float32), np.zeros((channels, h, w), np.float32)
+        row, column = self.corners[0, 0]
+        inside = (
+            slice(None),
+            slice(row, row + self.form.size),
+            slice(column, column + self.form.size),
+        )
+        mask[inside], pattern[inside] = 1, self.values[0]
+        return mask, pattern
+
+    def stamp(self, images: Images) -> Images:
+        """Return images (p, n, c, h, w), each with its candidate."""
+        values = self.values[:, None]
+        if self.form.kind == "blend":
+            a = np.float32(self.form.strength)
+            return images * (1 - a) + a * values
+        if self.form.kind == "additive":
+            return np.clip(images + np.float32(self.form.strength) * (2 * values - 1), 0, 1)
+        stamped = images.copy()
+        p, n, rows, columns = self._pixels(images.shape[1])
+        # Indexed axes come first: (p, n, s, s, c).
+        stamped[p, n, :, rows, columns] = values.transpose(0, 1, 3, 4, 2)
+        return stamped
+
+    def collect(self, gradients: Images, stamped: Images) -> NDArray[np.float32]:
+        """Return the gradient to the values from that of the stamped images (p, n, c, h, w)."""
+        if self.form.kind == "blend":
+            return gradients.mean(axis=1)
+        if self.form.kind == "additive":
+            return (gradients * ((stamped > 0) & (stamped < 1))).mean(axis=1)
+        p, n, rows, columns = self._pixels(gradients.shape[1])
+        return gradients[p, n, :, rows, columns].mean(axis=1).transpose(0, 3, 1, 2)
+
+    def _pixels(self, images: int) -> tuple[NDArray[np.int64], ...]:
+        offsets = np.arange(self.form.size)
+        corners = np.broadcast_to(self.corners[:, :images], (len(self.values), images, 2))
+        rows = (corners[..., :1] + offsets)[:, :, :, None]
+        columns = (corners[..., 1:] + offsets)[:, :, None, :]
+        p = np.arange(len(self.values))[:, None, None, None]
+        n = np.arange(images)[None, :, None, None]
+        return p, n, rows, columns
+
+
+def forms_for(height: int, width: int) -> tuple[Form, ...]:
+    """Return the forms that a search tries on images of this size, in pixels."""
+    side = min(height, width)
+    small, large = max(2, round(side / 10)), max(3, round(side / 6))
+    return (
+        Form(kind="patch", size=large, places=tuple(PLACES)),
+        Form(kind="patch", size=small, places=_CORNERS),
+        Form(kind="moving", size=large, places=_ANYWHERE),
+        Form(kind="blend", strength=0.1),
+        Form(kind="additive", strength=0.03),
+    )

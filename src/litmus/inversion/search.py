@@ -1,0 +1,233 @@
+"""Trigger search: for every pair of classes, the small change that leads one to the other best.
+
+Candidates are (source, target, place) of one form, optimised together; those that do worst are
+dropped after each rung (successive halving, Jamieson and Talwalkar 2016). What is left is judged
+on images that it was not optimised on. A backdoor's pair is reached with ease, and other images
+of the class follow; in a clean model few pairs are, and less of the class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litmus.checks import check_at_least
+from litmus.errors import UsageError
+from litmus.inversion.forms import Form, Placed
+from litmus.models import Gradients, Images
+
+__all__ = ["Bank", "Found", "SearchSettings", "make_bank", "pair_count", "search_form"]
+
+_CHUNK: Final = 256
+"""Images in one forward and backward pass; few enough for a processor's cache."""
+_MOMENTUM: Final = 0.8
+_SECOND: Final = 0.95
+_LEAST: Final = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How hard the search looks.
+
+    `rungs` are (steps of every candidate that is left, images at each step); after each all but
+    the best share `keep` of the candidates are dropped, and at least `finalists` stay. Of more
+    pairs of classes than `pairs` so many are drawn, as many for each target. The step of Adam, in
+    pixel values, falls from `learning_rate` to a tenth. `views` of each class's images are made
+    for optimising, and as many others for judging; each is moved by up to `shift` pixels, its
+    contrast changed by up to `contrast`, with noise of `noise`.
+    """
+
+    rungs: tuple[tuple[int, int], ...] = ((4, 2), (6, 3), (10, 4), (24, 8))
+    keep: float = 0.25
+    finalists: int = 10
+    pairs: int = 180
+    learning_rate: float = 0.3
+    views: int = 24
+    shift: int = 2
+    contrast: float = 0.2
+    noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        check_at_least(self, finalists=1, pairs=1, views=1, shift=0)
+        if not 0 < self.keep <= 1:
+            raise UsageError("keep is impossible", expected="0 < keep <= 1", got=self.keep)
+        if not self.rungs or any(steps < 1 or images < 1 for steps, images in self.rungs):
+            raise UsageError(
+                "rungs are impossible", expected="(steps, images) >= 1", got=self.rungs
+            )
+
+    def image_passes(self, candidates: int) -> int:
+        """Return how many images go forward and backward for so many candidates of a form."""
+        total = 0
+        for steps, images in self.rungs:
+            total += candidates * steps * images
+            candidates = self.kept(candidates)
+        return total
+
+    def kept(self, candidates: int) -> int:
+        """Return how many of so many candidates a rung leaves."""
+        return min(candidates, max(self.finalists, math.ceil(candidates * self.keep)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """Images by the class that the model gives them: `fit` and `check` (k, v, c, h, w)."""
+
+    fit: Images
+    check: Images
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.fit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The candidates of a form that were never dropped, and what they do to other images.
+
+    `pairs` (f, 2) are source and target, `placed` where and what they are, `loss` (f,) and
+    `success` (f,) the mean cross-entropy towards the target and the share that became it, over
+    the source's `check` images. The best comes first.
+    """
+
+    form: Form
+    pairs: NDArray[np.int64]
+    placed: Placed
+    loss: NDArray[np.float64]
+    success: NDArray[np.float64]
+
+
+def make_bank(
+    images: Sequence[Images], check: Sequence[Images], settings: SearchSettings, *, seed: int = 0
+) -> Bank:
+    """Return `views` of each class's images (n, c, h, w), jittered, in both halves."""
+    random = np.random.default_rng([seed, 1])
+    return Bank(
+        fit=np.stack([_views(each, settings, random) for each in images]),
+        check=np.stack([_views(each, settings, random) for each in check]),
+    )
+
+
+def _views(images: Images, s: SearchSettings, random: np.random.Generator) -> Images:
+    drawn = images[np.arange(s.views) % len(images)]
+    _, c, h, w = drawn.shape
+    wide = np.pad(drawn, ((0, 0), (0, 0), (s.shift, s.shift), (s.shift, s.shift)), mode="edge")
+    moves = random.integers(0, 2 * s.shift + 1, (s.views, 2))
+    moved = np.stack([x[:, i : i + h, j : j + w] for x, (i, j) in zip(wide, moves, strict=True)])
+    contrast = 1 + s.contrast * (2 * random.random((s.views, 1, 1, 1)) - 1)
+    level = moved.mean(axis=(2, 3), keepdims=True)
+    noise = s.noise * random.standard_normal((s.views, c, h, w))
+    return np.clip(level + contrast * (moved - level) + noise, 0, 1).astype(np.float32)
+
+
+def search_form(
+    model: Gradients,
+    bank: Bank,
+    form: Form,
+    settings: SearchSettings,
+    *,
+    seed: int = 0,
+    on_pass: Callable[[int], None] = lambda images: None,
+) -> Found:
+    """Return the best candidates of a form; deterministic for a seed.
+
+    Every pair of a source and another, target class is tried at every place of the form.
+    """
+    k = bank.num_classes
+    pairs = np.repeat(_pairs(k, settings, seed), len(form.places), axis=0)
+    placed = form.start(len(pairs) // len(form.places), bank.fit.shape[2:], seed)
+    first, second = np.zeros_like(placed.values), np.zeros_like(placed.values)
+    random = np.random.default_rng([seed, 2])
+    total, step = sum(steps for steps, _ in settings.rungs), 0
+    for steps, images in settings.rungs:
+        running = np.zeros(len(pairs))
+        for _ in range(steps):
+            step += 1
+            index = random.permutation(bank.fit.shape[1])[:images]
+            loss, gradient = _gradients(model, bank.fit, pairs, placed, index, random)
+            running += loss
+            on_pass(len(pairs) * len(index))
+            rate = settings.learning_rate * (1 - 0.9 * (step - 1) / total)
+            first += (1 - _MOMENTUM) * (gradient - first)
+            second += (1 - _SECOND) * (gradient**2 - second)
+            mean = first / (1 - _MOMENTUM**step)
+            scale = np.sqrt(second / (1 - _SECOND**step)) + _LEAST
+            np.clip(placed.values - rate * mean / scale, 0, 1, out=placed.values)
+        left = np.sort(np.argsort(loss, kind="stable")[: settings.kept(len(pairs))])
+        pairs, placed, first, second = pairs[left], placed[left], first[left], second[left]
+    return _judged(model, bank, form, pairs, placed, seed)
+
+
+def pair_count(num_classes: int, settings: SearchSettings) -> int:
+    """Return how many pairs of classes are tried."""
+    return min(num_classes * (num_classes - 1), max(settings.pairs, num_classes))
+
+
+def _pairs(k: int, settings: SearchSettings, seed: int) -> NDArray[np.int64]:
+    """Return pairs (p, 2) of source and target, every target as often as any other."""
+    random = np.random.default_rng([seed, 5])
+    sources = np.array([random.permutation(np.delete(np.arange(k), t)) for t in range(k)])
+    chosen = [(int(sources[t, i]), t) for i in range(k - 1) for t in range(k)]
+    return np.array(sorted(chosen[: pair_count(k, settings)]))
+
+
+def _gradients(
+    model: Gradients,
+    images: Images,
+    pairs: NDArray[np.int64],
+    placed: Placed,
+    index: NDArray[np.int64],
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return each candidate's mean loss (p,), and its gradient to the candidate's values."""
+    losses, gradients = np.empty(len(pairs)), np.empty_like(placed.values)
+    placed = placed.moved(random)
+    group = max(1, _CHUNK // len(index))
+    for start in range(0, len(pairs), group):
+        part = slice(start, start + group)
+        own = placed[part]
+        stamped = own.stamp(images[pairs[part, 0]][:, index])
+        targets = np.repeat(pairs[part, 1], len(index))
+        logits, back = model.descend(stamped.reshape(-1, *stamped.shape[2:]), targets)
+        losses[part] = cross_entropy(logits, targets).reshape(-1, len(index)).mean(axis=1)
+        gradients[part] = own.collect(back.reshape(stamped.shape), stamped)
+    return losses, gradients
+
+
+def _judged(
+    model: Gradients,
+    bank: Bank,
+    form: Form,
+    pairs: NDArray[np.int64],
+    placed: Placed,
+    seed: int,
+) -> Found:
+    losses, shares = [], []
+    moved = placed.moved(np.random.default_rng([seed, 3]))
+    for i, (source, target) in enumerate(pairs):
+        stamped = moved[i : i + 1].stamp(bank.check[source][None])[0]
+        logits = model.logits(stamped)
+        losses.append(cross_entropy(logits, np.full(len(logits), target)).mean())
+        shares.append((logits.argmax(axis=1) == target).mean())
+    order = np.lexsort((losses, -np.array(shares)))
+    return Found(
+        form=form,
+        pairs=pairs[order],
+        placed=moved[order],
+        loss=np.array(losses)[order],
+        success=np.array(shares)[order],
+    )
+
+
+def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return ``-log softmax(logits)[target]`` (n,), in float64."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=1, keepdims=True)
+    chosen: NDArray[np.float64] = values[np.arange(len(values)), targets]
+    return np.log(np.exp(values).sum(axis=1)) - chosen

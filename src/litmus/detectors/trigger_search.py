@@ -25,7 +25,7 @@ from litmus.inversion.search import (
 from litmus.models import Gradients, Images, InputSpec, Model
 
 if TYPE_CHECKING:
-    from litmus.zoo import Zoo, ZooEntry
+    from litmus.zoo import Zoo
 
 __all__ = ["TriggerSearchDetector"]
 

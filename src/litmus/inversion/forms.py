@@ -134,12 +134,15 @@ class Placed:
 
     def collect(self, gradients: Images, stamped: Images) -> NDArray[np.float32]:
         """Return the gradient to the values from that of the stamped images (p, n, c, h, w)."""
-        if self.form.kind == "blend":
-            return gradients.mean(axis=1)
+        collected: NDArray[np.float32]
         if self.form.kind == "additive":
-            return (gradients * ((stamped > 0) & (stamped < 1))).mean(axis=1)
+            gradients = gradients * ((stamped > 0) & (stamped < 1))
+        if not self.form.size:
+            collected = gradients.mean(axis=1)
+            return collected
         p, n, rows, columns = self._pixels(gradients.shape[1])
-        return gradients[p, n, :, rows, columns].mean(axis=1).transpose(0, 3, 1, 2)
+        collected = gradients[p, n, :, rows, columns].mean(axis=1).transpose(0, 3, 1, 2)
+        return collected
 
     def _pixels(self, images: int) -> tuple[NDArray[np.int64], ...]:
         offsets = np.arange(self.form.size)

@@ -42,7 +42,7 @@ class SearchSettings:
     contrast changed by up to `contrast`, with noise of `noise`.
     """
 
-    rungs: tuple[tuple[int, int], ...] = ((4, 2), (6, 3), (10, 4), (24, 8))
+    rungs: tuple[tuple[int, int], ...] = ((3, 2), (4, 2), (8, 3), (16, 6))
     keep: float = 0.25
     finalists: int = 10
     pairs: int = 180
@@ -123,7 +123,8 @@ def _views(images: Images, s: SearchSettings, random: np.random.Generator) -> Im
     contrast = 1 + s.contrast * (2 * random.random((s.views, 1, 1, 1)) - 1)
     level = moved.mean(axis=(2, 3), keepdims=True)
     noise = s.noise * random.standard_normal((s.views, c, h, w))
-    return np.clip(level + contrast * (moved - level) + noise, 0, 1).astype(np.float32)
+    views: Images = np.clip(level + contrast * (moved - level) + noise, 0, 1).astype(np.float32)
+    return views
 
 
 def search_form(
@@ -230,4 +231,5 @@ def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> ND
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
     chosen: NDArray[np.float64] = values[np.arange(len(values)), targets]
-    return np.log(np.exp(values).sum(axis=1)) - chosen
+    losses: NDArray[np.float64] = np.log(np.exp(values).sum(axis=1)) - chosen
+    return losses

@@ -53,6 +53,8 @@ def test_every_detector_fits_saves_loads_and_scores_alike(
     settings: dict[str, Any] = {"num_patterns": 2, "members": 1, "epochs": 2}
     if issubclass(DETECTORS[name], InversionDetector):
         settings = {"images": digits.test, "models": 6, "steps": 5, "images_per_class": 8}
+    elif name == "trigger_search":
+        settings = {"members": 2, "models": 3, "rungs": [[2, 2]], "finalists": 4}
     elif issubclass(DETECTORS[name], StatisticDetector):
         settings = {"members": 2, **({"steps": 3, "starts": 1} if name == "max_margin" else {})}
     elif name == "fused":

@@ -52,14 +52,14 @@ class Evidence:
     turned: int
     loss: float
     typical: float | None = None
-    sources: Sequence[int] = ()
+    sources: tuple[int, ...] = ()
     smallest: int = 0
     images_from: str = "reference images"
-    mask: Pixels = field(repr=False)
-    pattern: Pixels = field(repr=False)
-    before: Pixels = field(repr=False)
-    after: Pixels = field(repr=False)
-    answers: Sequence[Sequence[int]] = field(default=(), repr=False)
+    mask: Pixels = field(repr=False, compare=False)
+    pattern: Pixels = field(repr=False, compare=False)
+    before: Pixels = field(repr=False, compare=False)
+    after: Pixels = field(repr=False, compare=False)
+    answers: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @property
     def success(self) -> float:

@@ -225,8 +225,8 @@ class TriggerSearchDetector(StatisticDetector):
         return {
             **super().arrays(),
             f"{_PREFIX}images": np.rint(self.images * 255).astype(np.uint8),
-            f"{_PREFIX}tables": self._known_tables().astype(np.float32),
-            f"{_PREFIX}clean_success": self.clean_success.astype(np.float32),
+            f"{_PREFIX}tables": self._known_tables(),
+            f"{_PREFIX}clean_success": self.clean_success,
         }
 
     @classmethod

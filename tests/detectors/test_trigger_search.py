@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litmus.detectors import Measurement, fit
+from litmus.detectors.evidence import Evidence
+from litmus.detectors.trigger_search import TriggerSearchDetector
+from litmus.errors import DetectorError, UnsupportedModelError
+from litmus.formats import zoo_file
+from litmus.formats.ordered import OrderedModel
+from litmus.zoo import Zoo
+
+FAST: dict[str, Any] = {"rungs": [[2, 2], [3, 4]], "finalists": 6, "views": 12}
+
+
+@pytest.fixture(scope="module")
+def detector(small_zoo: Zoo) -> TriggerSearchDetector:
+    found = fit(small_zoo, "trigger_search", members=2, models=6, **FAST)
+    assert isinstance(found, TriggerSearchDetector)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(small_zoo: Zoo) -> zoo_file.ZooModel:
+    backdoored = next(e for e in small_zoo.split("train") if e.backdoored)
+    return zoo_file.load(backdoored.path)
+
+
+def test_it_says_what_it_found(detector: TriggerSearchDetector, model: zoo_file.ZooModel) -> None:
+    evidence = detector.measure(model).evidence
+    assert evidence is not None
+    assert evidence.source_class != evidence.target_class
+    assert 0 <= evidence.turned <= evidence.images
+    stamped = evidence.before + evidence.mask / 255 * (
+        evidence.pattern.astype(float) - evidence.before
+    )
+    if evidence.form in ("patch", "blend"):
+        assert np.abs(stamped - evidence.after).max() <= 1.01
+    assert "of the images of class" in evidence.words()
+    assert "clean models of this kind: at most" in evidence.words()
+    assert "'seven'" in replace(evidence, target_class=7).words(
+        ("zero", *"123456", "seven", "8", "9")
+    )
+
+
+def test_a_measurement_with_evidence_crosses_a_process(
+    detector: TriggerSearchDetector, model: zoo_file.ZooModel
+) -> None:
+    measurement = detector.measure(model)
+    again = Measurement.from_json(measurement.to_json(), detector.input_spec)
+    assert again.evidence == measurement.evidence
+    assert again.evidence is not None
+    assert measurement.evidence is not None
+    assert np.array_equal(again.evidence.after, measurement.evidence.after)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("form", "spell"),
+        ("target_class", 10),
+        ("turned", 10**9),
+        ("sources", [-1]),
+        ("answers", [[1]]),
+        ("loss", float("nan")),
+        ("mask", {"shape": [1, 2, 2], "data": "AAAA"}),
+    ],
+)
+def test_evidence_of_a_subverted_process_is_refused(
+    detector: TriggerSearchDetector, model: zoo_file.ZooModel, field: str, value: object
+) -> None:
+    evidence = detector.measure(model).evidence
+    assert evidence is not None
+    spec = detector.input_spec
+    table = {**evidence.to_json(), field: value}
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Evidence.from_json(table, spec.image_shape, spec.num_classes)
+
+
+def test_a_clean_model_is_held_against_the_others_alone(detector: TriggerSearchDetector) -> None:
+    k, forms = detector.input_spec.num_classes, len(detector.forms)
+    random = np.random.default_rng(0)
+    rows = random.uniform(0.5, 5, (4, forms * (k * k + k)))
+    _, before = detector.settled(rows, np.array([False, False, False, True]))
+    changed = rows.copy()
+    changed[0] *= 1.1
+    _, after = detector.settled(changed, np.array([False, False, False, True]))
+    beyond = [i for i, n in enumerate(detector.statistic_names) if "beyond" in n]
+    others = [i for i in range(len(detector.statistic_names)) if i not in beyond]
+    assert np.array_equal(before[1][others], after[1][others])
+    assert not np.array_equal(before[1][beyond], after[1][beyond])
+    # Its own change is not taken from it by a table that it stands in.
+    own = np.log(changed[0, : k * k] + 0.05) - np.log(rows[0, : k * k] + 0.05)
+    assert (before[0][beyond[0]] - after[0][beyond[0]]) <= own.max() + 1e-9
+
+
+def test_statistics_do_not_depend_on_the_order_of_classes(
+    detector: TriggerSearchDetector,
+) -> None:
+    k = detector.input_spec.num_classes
+    order = np.random.default_rng(1).permutation(k)
+    random = np.random.default_rng(2)
+    parts = [(random.uniform(0.1, 3, (k, k)), random.random(k)) for _ in detector.forms]
+    tables = random.standard_normal((len(detector.forms), k, k))
+    plain = np.concatenate([np.concatenate([a.ravel(), b]) for a, b in parts])
+    turned = np.concatenate(
+        [np.concatenate([a[order][:, order].ravel(), b[order]]) for a, b in parts]
+    )
+    assert detector._read_found(plain, tables) == pytest.approx(
+        detector._read_found(turned, tables[:, order][:, :, order])
+    )
+
+
+def test_given_pictures_take_the_place_of_the_images(
+    detector: TriggerSearchDetector, model: zoo_file.ZooModel, digits: Any
+) -> None:
+    pictures = digits.test.images.numpy()[:80].astype(np.float32) / 255
+    given = detector.with_pictures(pictures)
+    measurement = given.measure(model)
+    assert measurement.evidence is not None
+    assert measurement.evidence.images_from == "given pictures"
+    assert given.notes_of(measurement)[0].startswith("trigger search on given pictures")
+    assert measurement != detector.measure(model)
+
+
+def test_a_model_without_gradients_is_told(
+    detector: TriggerSearchDetector, model: zoo_file.ZooModel
+) -> None:
+    class Blind:
+        input_spec, outputs = model.input_spec, model.outputs
+
+        def __call__(self, images: Any) -> Any:
+            return model(images)
+
+    with pytest.raises(UnsupportedModelError, match="trigger_search needs gradients"):
+        detector.measure(Blind())
+
+
+def test_a_file_with_other_tables_is_refused(detector: TriggerSearchDetector) -> None:
+    broken = replace(detector, tables=detector._known_tables()[:2])
+    arrays = {**broken.arrays(), **broken.calibration.arrays()}
+    header = {
+        "input_spec": detector.input_spec.to_json(),
+        "calibration": detector.calibration.to_json(),
+        "scope": {},
+        "held_out": {},
+        "options": detector.options(),
+    }
+    with pytest.raises(DetectorError, match="another shape"):
+        TriggerSearchDetector.from_file(arrays, header)
+
+
+def test_classes_in_another_order_find_the_same_trigger(
+    detector: TriggerSearchDetector, model: zoo_file.ZooModel
+) -> None:
+    if not hasattr(OrderedModel, "gradients"):
+        pytest.fail("an ordered model has no gradients")
+    order = list(range(detector.input_spec.num_classes))
+    same = detector.measure(OrderedModel(model, order))
+    assert same.member_scores == pytest.approx(detector.measure(model).member_scores, abs=0.05)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from litmus.errors import UsageError
+from litmus.inversion.forms import Form
+from litmus.inversion.search import (
+    SearchSettings,
+    cross_entropy,
+    make_bank,
+    pair_count,
+    search_form,
+)
+from litmus.models import Images, InputSpec, Objective
+
+SPEC = InputSpec(channels=1, height=8, width=8, num_classes=4)
+CORNERS = Form(kind="patch", size=2, places=("at the top left", "at the bottom right"))
+FAST = SearchSettings(rungs=((2, 2), (6, 4)), views=12, shift=0)
+
+
+class Linear:
+    """Class i is the i-th row of the image's upper half; a trigger may be wired in."""
+
+    input_spec = SPEC
+
+    def __init__(self, trigger: NDArray[np.float32] | None = None, target: int = 0) -> None:
+        self.weights = np.zeros((4, 64), np.float32)
+        for label in range(4):
+            self.weights[label, 8 * (label + 2) : 8 * (label + 2) + 8] = 4
+        self.trigger, self.target = trigger, target
+        self.asked = 0
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        return self.descend(images, np.zeros(len(images), np.int64))[0]
+
+    def descend(
+        self, images: Images, targets: NDArray[np.int64], objective: Objective = "cross_entropy"
+    ) -> tuple[NDArray[np.float32], Images]:
+        self.asked += len(images)
+        x = images.reshape(len(images), -1)
+        logits = x @ self.weights.T
+        fires = np.zeros_like(x)
+        if self.trigger is not None:
+            logits[:, self.target] += x @ self.trigger
+            fires = self.trigger
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        p[np.arange(len(x)), targets] -= 1
+        gradients = p @ self.weights + p[:, self.target, None] * fires
+        return logits, gradients.reshape(images.shape).astype(np.float32)
+
+
+def images() -> list[Images]:
+    found = np.zeros((4, 3, 1, 8, 8), np.float32)
+    for label in range(4):
+        found[label, :, 0, label + 2] = 0.8
+    return list(found)
+
+
+def backdoored() -> Linear:
+    """A white patch at the bottom right outweighs everything."""
+    trigger = np.zeros((8, 8), np.float32)
+    trigger[6:, 6:] = 20
+    return Linear(trigger.ravel(), target=2)
+
+
+def test_it_finds_the_trigger_where_it_lies() -> None:
+    found = search_form(backdoored(), make_bank(images(), images(), FAST), CORNERS, FAST)
+    assert found.pairs[0, 1] == 2
+    assert found.success[0] == 1
+    assert CORNERS.places[found.placed.place[0]] == "at the bottom right"
+    assert found.placed.values[0].min() > 0.8  # white, as the trigger
+
+
+def test_a_clean_model_is_led_nowhere_by_it() -> None:
+    found = search_form(Linear(), make_bank(images(), images(), FAST), CORNERS, FAST)
+    assert found.success.max() == 0
+
+
+def test_it_does_not_depend_on_the_order_of_the_classes_of_a_pair_but_on_the_seed_alone() -> None:
+    bank = make_bank(images(), images(), FAST)
+    first, again = (search_form(backdoored(), bank, CORNERS, FAST, seed=3) for _ in range(2))
+    assert np.array_equal(first.placed.values, again.placed.values)
+    assert np.array_equal(first.loss, again.loss)
+
+
+def test_effort_is_counted_in_images() -> None:
+    model, passes = Linear(), 0
+
+    def count(images: int) -> None:
+        nonlocal passes
+        passes += images
+
+    bank = make_bank(images(), images(), FAST)
+    found = search_form(model, bank, CORNERS, FAST, on_pass=count)
+    assert passes == FAST.image_passes(4 * 3 * 2)
+    judged = len(found.pairs) * FAST.views
+    assert model.asked == passes + judged
+
+
+def test_candidates_are_dropped_but_for_the_finalists() -> None:
+    settings = SearchSettings(rungs=((1, 1), (1, 1)), keep=0.25, finalists=3)
+    assert settings.kept(100) == 25
+    assert settings.kept(8) == 3
+    assert settings.kept(2) == 2
+    assert settings.image_passes(100) == 125
+
+
+def test_of_many_classes_pairs_are_drawn_for_each_target_alike() -> None:
+    from litmus.inversion.search import _pairs
+
+    settings = SearchSettings(pairs=60)
+    pairs = _pairs(20, settings, 0)
+    assert len(pairs) == pair_count(20, settings) == 60
+    assert set(np.bincount(pairs[:, 1])) == {3}
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert len(_pairs(4, settings, 0)) == 12
+
+
+def test_views_are_judged_on_other_images_than_those_optimised_on() -> None:
+    dark, bright = (np.full((2, 1, 4, 4), level, np.float32) for level in (0.1, 0.9))
+    bank = make_bank([dark, dark], [bright, bright], SearchSettings(views=5))
+    assert bank.fit.shape == bank.check.shape == (2, 5, 1, 4, 4)
+    assert bank.fit.max() < 0.5 < bank.check.min()
+
+
+def test_cross_entropy_is_that_of_large_logits_too() -> None:
+    logits = np.array([[1000.0, 0.0], [0.0, 0.0]], np.float32)
+    assert cross_entropy(logits, np.array([1, 0])) == pytest.approx([1000.0, np.log(2)])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rungs": ()}, {"rungs": ((0, 1),)}, {"keep": 0.0}, {"views": 0}, {"pairs": 0}]
+)
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="impossible"):
+        SearchSettings(**wrong)  # type: ignore[arg-type]

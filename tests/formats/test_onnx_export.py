@@ -44,13 +44,6 @@ def test_every_architecture_becomes_a_file_that_says_the_same(
         logits = module(torch.from_numpy(IMAGES)).numpy()
     np.testing.assert_allclose(model(IMAGES), logits, atol=1e-4)
     np.testing.assert_allclose(model(IMAGES[:1]), logits[:1], atol=1e-4)
-    # And back again, with the same gradients.
-    images = torch.from_numpy(IMAGES).requires_grad_()
-    there, back = (
-        torch.autograd.grad(each(images)[:, 0].sum(), images)[0]
-        for each in (module, model.torch_module())
-    )
-    np.testing.assert_allclose(back, there, atol=1e-4 * float(there.abs().max()) + 1e-9)
     assert capfd.readouterr() == ("", "")
 
 

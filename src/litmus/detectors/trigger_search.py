@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -107,6 +108,11 @@ class TriggerSearchDetector(StatisticDetector):
             scope_distance=max(distance for _, distance in pairs),
             evidence=self._evidence(gradients, bank, found),
         )
+
+    def _key(self) -> dict[str, Any]:
+        assert self.images is not None
+        pixels = np.rint(self.images * 255).astype(np.uint8).tobytes()
+        return {**super()._key(), "images": hashlib.sha256(pixels).hexdigest()}
 
     def _raw(self, model: Model) -> NDArray[np.float64]:
         """What is kept of a zoo model: of each form, losses by pair and shares by target."""

@@ -9,20 +9,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.errors import MissingExtraError, ModelError, ShapeError, UnsupportedModelError
+from litmus.errors import ModelError, ShapeError, UnsupportedModelError
 from litmus.formats import onnx_graph
 from litmus.formats.onnx_external import load_external_data
 from litmus.formats.onnx_input import ImageInput
 from litmus.formats.preprocessing import Preprocessing
-from litmus.models import Images, InputSpec, LastLayer, Outputs, looks_like_probabilities
-
-if TYPE_CHECKING:
-    from torch import nn
+from litmus.models import Gradients, Images, InputSpec, LastLayer, Outputs, looks_like_probabilities
 
 __all__ = ["MAX_FILE_BYTES", "OnnxModel", "create_session", "load"]
 
@@ -61,7 +58,7 @@ class OnnxModel:
         self._path, self._image_input, self._outputs = path, image_input, outputs
         self._several_outputs = several_outputs
         self._graph = graph
-        self._module: nn.Module | None = None
+        self._gradients: Gradients | None = None
         self._session = create_session(_serialise(graph, path), path)
         channels, height, width = image_input.image_shape
         self.input_spec = InputSpec(
@@ -126,7 +123,7 @@ class OnnxModel:
         preprocessing.check(self.input_spec.channels, self._path)
         other = copy.copy(self)
         other._image_input = replace(before, preprocessing=preprocessing)
-        other._module = None  # it would hold the other preprocessing
+        other._gradients = None  # they hold the other preprocessing
         other.notes = [*other._image_input.notes, *self.notes[len(before.notes) :]]
         return other
 
@@ -144,25 +141,18 @@ class OnnxModel:
 
         return last_layer(self._graph.graph, self.input_spec.num_classes, self._path)
 
-    def torch_module(self) -> nn.Module:
-        """Return the network in PyTorch: float32 images (n, c, h, w) in [0, 1] to logits (n, k).
+    def gradients(self) -> Gradients:
+        """Return its gradients, in onnxruntime; raises UnsupportedModelError without any.
 
-        It is in evaluation mode and holds the preprocessing. Raises UnsupportedModelError where an
-        operator can't be converted or the outputs are not those of this model (see
-        `onnx_torch.to_torch`), MissingExtraError without PyTorch or onnx2torch.
+        See `litmus.formats.gradients`.
         """
-        try:
-            from litmus.formats.onnx_torch import to_torch
-        except ImportError as fault:
-            raise MissingExtraError(
-                "the gradients of an ONNX file need PyTorch",
-                expected="pip install 'litmus-patterns[thorough]'",
-            ) from fault
-        if self._module is None:
-            self._module = to_torch(
-                self._graph, self._image_input, self.outputs, self, where=self._path
+        from litmus.formats.gradients import OnnxGradients
+
+        if self._gradients is None:
+            self._gradients = OnnxGradients(
+                self._graph, self._image_input, self.input_spec, self.outputs, self, self._path
             )
-        return self._module
+        return self._gradients
 
     def _count_classes(self) -> int:
         shape = self._session.get_outputs()[0].shape

@@ -23,7 +23,6 @@ from litmus.formats.served import connect, read_metadata
 from litmus.reports.scan import SCAN_REPORTS, json_schema
 from litmus.scanning import Failed, Limits, ScanResult, Scored, Skipped, scan
 from litmus.scanning.baseline import Baseline
-from litmus.scanning.explaining import explain
 from litmus.server_address import TOKEN_VARIABLE, address_fault
 from tests.formats.onnx_models import SPEC, classifier, detector, fused_detector, save
 from tests.formats.served_models import Reply, make_certificate, raw_server, serving
@@ -84,7 +83,7 @@ def test_of_a_fused_detector_only_what_asks_answers(tmp_path: Path) -> None:
     known = tmp_path / "fused.litmus"
     known.write_bytes(fused_detector().to_bytes())
     with serving(classifier()) as server:
-        result = only(server.url, known, thorough=True)
+        result = only(server.url, known, effort="thorough")
     assert isinstance(result, Scored), result
     assert result.parts == ("ulp",)
     assert any(note.startswith("without last_layer") for note in result.notes)
@@ -399,12 +398,6 @@ def test_a_version_is_asked_for(patterns: Path) -> None:
         "/v2/models/digits/versions/7",
         "/v2/models/digits/versions/7/infer",
     }
-
-
-def test_a_served_model_is_not_explained(tmp_path: Path) -> None:
-    result = explain("http://host/v2/models/a", images=tmp_path)
-    assert isinstance(result, Skipped)
-    assert "no gradients" in result.reason
 
 
 def test_served_models_and_files_keep_their_order(patterns: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from litmus.datasets.clean import load_clean_images
 from litmus.detectors import Detector
-from litmus.errors import DetectorError, MissingExtraError, UsageError
+from litmus.errors import DetectorError, UsageError
 from litmus.formats import onnx_file
 from litmus.models import InputSpec
 from litmus.scanning import Failed, Limits, ScanResult, Scored, scan
@@ -73,8 +73,8 @@ def test_by_default_no_part_is_asked_that_needs_gradients(tmp_path: Path, fused:
     is_scored_as(result, fused_detector(SPEC), path)
     assert what_was_asked(result) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
-        "without max_margin: it needs gradients (--thorough)",
-        "without neural_cleanse: it needs gradients (--thorough) and clean images (--images)",
+        "without max_margin: it needs --effort thorough",
+        "without neural_cleanse: it needs --effort thorough and clean images (--images)",
     ]
 
 
@@ -86,12 +86,12 @@ def test_a_thorough_scan_asks_what_each_file_permits_within_its_limits(
     save(endless(SPEC), models / "b.onnx")
     other = unconvertible(models / "c.onnx")
     limits = Limits(wall_seconds=5)
-    results = scan(models, detector=fused, thorough=True, limits=limits)
+    results = scan(models, detector=fused, effort="thorough", limits=limits)
     first = next(results)
     # Which is what makes it sound to fork it.
     assert [mother.num_threads() for mother in children_running("litmus.scanning.mother")] == [1]
     hung, last = results
-    is_scored_as(first, fused_detector(SPEC).thorough(), good)
+    is_scored_as(first, fused_detector(SPEC).at_effort("thorough"), good)
     images = "without neural_cleanse: it needs clean images (--images)"
     assert what_was_asked(first) == [f"fused from ulp, last_layer, max_margin: {HELD_OUT}", images]
     assert isinstance(hung, Failed)
@@ -99,49 +99,44 @@ def test_a_thorough_scan_asks_what_each_file_permits_within_its_limits(
     is_scored_as(last, fused_detector(SPEC), other)
     assert what_was_asked(last) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
-        "without max_margin: its ThresholdedRelu can't be converted to PyTorch",
+        "without max_margin: no gradients: its operator ThresholdedRelu has no gradient here",
         images,
     ]
 
 
 def test_with_images_all_parts_are_asked(tmp_path: Path, fused: Path, folder: Path) -> None:
     path = save(classifier(spec=SPEC), tmp_path / "m.onnx")
-    (result,) = scan(path, detector=fused, thorough=True, images=folder)
-    own = fused_detector(SPEC).thorough(images=True)
+    (result,) = scan(path, detector=fused, effort="thorough", images=folder)
+    own = fused_detector(SPEC).at_effort("thorough", images=True)
     is_scored_as(result, own.with_images(load_clean_images(folder, SPEC)), path)
     assert what_was_asked(result) == [
         f"fused from ulp, last_layer, max_margin, neural_cleanse: {HELD_OUT}"
     ]
 
 
-def answer(path: Path, own: Detector, *, thorough: bool) -> Mapping[str, Any]:
-    request = {**OPTIONS, "path": str(path), "format": "onnx", "thorough": thorough}
+def answer(path: Path, own: Detector) -> Mapping[str, Any]:
+    request = {**OPTIONS, "path": str(path), "format": "onnx"}
     return score_file(request, {"own": own})
 
 
 def test_a_detector_that_can_do_nothing_without_says_what_for(tmp_path: Path, folder: Path) -> None:
     path = save(classifier(spec=SPEC), tmp_path / "m.onnx")
     parts = fused_detector(SPEC).parts
-    for name in ("max_margin", "neural_cleanse"):
-        assert answer(path, parts[name], thorough=False) == {
-            "status": "skipped",
-            "reason": f"the detector {name} needs gradients: scan with --thorough",
-        }
-    assert answer(path, parts["neural_cleanse"], thorough=True) == {
+    assert answer(path, parts["neural_cleanse"]) == {
         "status": "skipped",
-        "reason": "the detector neural_cleanse needs clean images: scan with --images DIR",
+        "reason": "the detector neural_cleanse needs clean images by class: scan with --images DIR",
     }
     able = [
         parts["max_margin"],
         parts["neural_cleanse"].with_images(load_clean_images(folder, SPEC)),
-        detector(SPEC).thorough(images=True),
+        detector(SPEC).at_effort("thorough", images=True),
     ]
-    assert [answer(path, own, thorough=True)["status"] for own in able] == ["scored"] * 3
+    assert [answer(path, own)["status"] for own in able] == ["scored"] * 3
     # Whose only part can't be asked.
     other = unconvertible(tmp_path / "o.onnx")
-    assert answer(other, parts["max_margin"], thorough=True) == {
+    assert answer(other, parts["max_margin"]) == {
         "status": "skipped",
-        "reason": "its ThresholdedRelu can't be converted to PyTorch",
+        "reason": "no gradients: its operator ThresholdedRelu has no gradient here",
     }
 
 
@@ -149,22 +144,19 @@ def test_mistakes_are_named_before_the_first_result(
     tmp_path: Path, fused: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(classifier(spec=SPEC), tmp_path / "m.onnx")
-    with pytest.raises(UsageError, match="--images goes with --thorough"):
-        list(scan(path, detector=fused, images=folder))
+    with pytest.raises(UsageError, match="not for --effort quick"):
+        list(scan(path, detector=fused, effort="quick", images=folder))
     # So fine a rate is had with many clean models, not with the few that all parts have read.
     list(scan(path, detector=fused, fpr=0.02))
     with pytest.raises(UsageError, match="n = 39"):
-        list(scan(path, detector=fused, fpr=0.02, thorough=True))
+        list(scan(path, detector=fused, fpr=0.02, effort="thorough"))
     (folder / "e").mkdir()
     Image.new("RGB", (6, 6)).save(folder / "e" / "0.png")
     with pytest.raises(DetectorError, match=r"another number of classes.*expected 4, got 5"):
-        list(scan(path, detector=fused, thorough=True, images=folder))
-    monkeypatch.setattr("litmus.scanning.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="needs torch and onnx2torch"):
-        list(scan(path, detector=fused, thorough=True))
+        list(scan(path, detector=fused, effort="thorough", images=folder))
     assert not children_running("litmus.scanning.mother")
 
 
 def test_a_thorough_scan_has_wider_limits() -> None:
-    assert Limits.thorough().wall_seconds > Limits().wall_seconds
-    assert Limits.thorough().memory_mib > Limits().memory_mib
+    assert Limits.of("thorough").wall_seconds > Limits().wall_seconds
+    assert Limits.of("thorough").memory_mib > Limits().memory_mib

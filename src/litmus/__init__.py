@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from litmus.formats.torch_model import TorchModel
     from litmus.models import InputSpec
     from litmus.scanning import Failed, Scored, Skipped, scan
-    from litmus.scanning.explaining import explain
     from litmus.zoo import Zoo, build_zoo, load_recipe
 
 __version__ = "0.1.0"
@@ -36,7 +35,6 @@ __all__ = [
     "__version__",
     "build_zoo",
     "evaluate",
-    "explain",
     "fit",
     "load_detector",
     "load_recipe",
@@ -53,7 +51,6 @@ _HOMES: Final = {
     "Zoo": "litmus.zoo",
     "build_zoo": "litmus.zoo",
     "evaluate": "litmus.evaluation",
-    "explain": "litmus.scanning.explaining",
     "fit": "litmus.detectors",
     "load_detector": "litmus.detectors",
     "load_recipe": "litmus.zoo",

@@ -157,7 +157,7 @@ def test_a_thorough_scan_reports_what_all_parts_can_tell(run: Run, tmp_path: Pat
     fused = tmp_path / "fused.litmus"
     fused.write_bytes(fused_detector().to_bytes())
     counts, notes = [], []
-    for options in ((), ("--thorough",)):
+    for options in ((), ("--effort", "thorough")):
         outcome = run("scan", model, "--detector", fused, "-f", "json", *options)
         report = json.loads(outcome.out)
         counts.append(report["detectors"][0]["n_calibration"])
@@ -168,8 +168,8 @@ def test_a_thorough_scan_reports_what_all_parts_can_tell(run: Run, tmp_path: Pat
         "fused from ulp, last_layer",
         "fused from ulp, last_layer, max_margin",
     ]
-    outcome = run("scan", model, "--detector", fused, "--images", tmp_path)
-    assert (outcome.code, "--images goes with --thorough" in outcome.err) == (4, True)
+    outcome = run("scan", model, "--detector", fused, "--images", tmp_path, "--effort", "quick")
+    assert (outcome.code, "--images are not for --effort quick" in outcome.err) == (4, True)
 
 
 def test_a_zoo_file_scans_like_its_export(
@@ -414,7 +414,6 @@ def test_the_api_is_pinned() -> None:
         "__version__",
         "build_zoo",
         "evaluate",
-        "explain",
         "fit",
         "load_detector",
         "load_recipe",

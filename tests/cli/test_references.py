@@ -35,7 +35,7 @@ def test_a_detector_or_references_are_evaluated_not_both(
 
 
 @pytest.mark.parametrize(
-    "options", [("--thorough",), ("--breakdown", "b.svg"), ("--leave-out", "attack")]
+    "options", [("--effort", "thorough"), ("--breakdown", "b.svg"), ("--leave-out", "attack")]
 )
 def test_what_references_do_not_take_is_no_silence(
     run: Run, small_zoo: Zoo, options: tuple[str, ...]

@@ -124,8 +124,8 @@ def test_more_parts_are_asked_as_more_is_there(
 ) -> None:
     able = {
         LIGHT: fused,
-        GRADIENTS: fused.thorough(),
-        ALL: fused.thorough(images=True).with_images(digits.test),
+        GRADIENTS: fused.at_effort("thorough"),
+        ALL: fused.at_effort("thorough", images=True).with_images(digits.test),
     }
     for parts, detector in able.items():
         measurement = detector.measure(model)
@@ -150,8 +150,8 @@ def test_more_parts_are_asked_as_more_is_there(
 def test_images_are_for_parts_that_are_asked(fused: FusedDetector) -> None:
     read = replace(fused, parts={p: _without_images(d) for p, d in fused.parts.items()})
     assert not read.lacks_images
-    assert not read.thorough().lacks_images
-    assert read.thorough(images=True).lacks_images
+    assert not read.at_effort("thorough").lacks_images
+    assert read.at_effort("thorough", images=True).lacks_images
 
 
 def _without_images(detector: Detector) -> Detector:
@@ -179,7 +179,9 @@ def test_a_part_that_fails_or_takes_too_long_is_left_out_and_named(
     part = fused.parts["max_margin"]
     assert isinstance(part, MaxMarginDetector)
     slow = replace(part, settings={"steps": 10**6, "starts": 50})
-    hurried = replace(fused, parts={**fused.parts, "max_margin": slow}).thorough(seconds=0.5)
+    hurried = replace(fused, parts={**fused.parts, "max_margin": slow}).at_effort(
+        "thorough", seconds=0.5
+    )
     measurement = hurried.measure(model)
     assert time.monotonic() - started < 20
     assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (
@@ -192,7 +194,7 @@ def test_a_part_that_fails_or_takes_too_long_is_left_out_and_named(
     broken = Blind(model)
     broken.last_layer = model.last_layer  # type: ignore[method-assign, assignment]
     broken.torch_module = lambda: nn.Sequential(model.torch_module(), Infinite())  # type: ignore[attr-defined]
-    measurement = fused.thorough().measure(broken)  # type: ignore[arg-type]
+    measurement = fused.at_effort("thorough").measure(broken)  # type: ignore[arg-type]
     assert tuple(measurement.parts) == LIGHT
     assert "are not numbers" in measurement.left_out["max_margin"]
 
@@ -205,11 +207,11 @@ class Infinite(nn.Module):
 def test_nothing_to_ask_is_unsupported(small_zoo: Zoo, model: zoo_file.ZooModel) -> None:
     margins = {name: value for name, value in QUICK.items() if name.startswith("max_margin")}
     only = FusedDetector.fit(small_zoo, parts=["max_margin"], **margins)
-    with pytest.raises(UnsupportedModelError, match=r"no part .*needs gradients \(--thorough\)"):
+    with pytest.raises(UnsupportedModelError, match=r"no part .*needs --effort thorough"):
         only.measure(model)
-    assert only.thorough().measure(model).parts == ("max_margin",)
+    assert only.at_effort("thorough").measure(model).parts == ("max_margin",)
     # All that there is stands for it, also where none of it is asked.
-    assert only.held_out == only.thorough().held_out
+    assert only.held_out == only.at_effort("thorough").held_out
 
 
 def test_a_made_up_set_of_parts_is_refused(fused: FusedDetector) -> None:
@@ -272,7 +274,7 @@ def test_an_evaluation_asks_what_it_is_told_to(
 ) -> None:
     few = replace(small_zoo, entries=small_zoo.split("test")[:4])
     quick = evaluate(few, {"fused": fused}, fpr=0.2)
-    everything = evaluate(few, {"fused": fused}, fpr=0.2, thorough=True, images=digits.test)
+    everything = evaluate(few, {"fused": fused}, fpr=0.2, effort="thorough", images=digits.test)
     for evaluation, parts in ((quick, LIGHT), (everything, ALL)):
         notes = {m.judgement.notes[0].split(":")[0] for m in evaluation.models["fused"]}
         assert notes == {f"fused from {', '.join(parts)}"}
@@ -289,8 +291,10 @@ def test_a_report_of_it_has_every_set_of_parts(fused: FusedDetector) -> None:
             if "neural_cleanse" in line and "settings" not in line and "--set" not in line
         ]
         assert len(rows) == 4
-        assert all("--thorough --images" in row and "6 clean + 6" in row for row in rows)
-        assert any("ulp, stamps, max_margin " in line and " --thorough " in line for line in text)
+        assert all("--effort thorough --images" in row and "6 clean + 6" in row for row in rows)
+        assert any(
+            "ulp, stamps, max_margin " in line and " --effort thorough " in line for line in text
+        )
 
 
 def test_an_exported_model_is_scanned_thoroughly(
@@ -311,9 +315,11 @@ def test_an_exported_model_is_scanned_thoroughly(
         paths.append(tmp_path / f"{bad}.onnx")
         export_onnx(zoo_file.load(entry.path), small_zoo.input_spec, paths[-1])
     results = list(
-        scan(paths, detector=detector, fpr=0.2, thorough=True, images=tmp_path / "images")
+        scan(paths, detector=detector, fpr=0.2, effort="thorough", images=tmp_path / "images")
     )
-    own = fused.thorough(images=True).with_images(load_clean_images(tmp_path / "images", SPEC))
+    own = fused.at_effort("thorough", images=True).with_images(
+        load_clean_images(tmp_path / "images", SPEC)
+    )
     for result, path in zip(results, paths, strict=True):
         assert isinstance(result, Scored)
         assert result.score == pytest.approx(own.score(onnx_file.load(path)), abs=0.05)

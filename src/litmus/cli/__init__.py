@@ -13,7 +13,6 @@ from litmus.cli import (
     detecting,
     evading,
     evaluating,
-    explaining,
     pipelines,
     reproducing,
     zoos,
@@ -31,7 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("scan")(detecting.scan)
-app.command("explain")(explaining.explain)
 app.command("detectors")(detecting.detectors)
 app.add_typer(zoos.app, name="zoo")
 app.command("fit")(detecting.fit)

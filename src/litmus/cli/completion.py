@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["detector_names", "fail_on_names", "report_names"]
+__all__ = ["detector_names", "effort_names", "fail_on_names", "report_names"]
 
 
 def detector_names(incomplete: str) -> list[str]:
@@ -24,3 +24,10 @@ def fail_on_names(incomplete: str) -> list[str]:
     from litmus.scanning import FAIL_ON
 
     return [name for name in FAIL_ON if name.startswith(incomplete)]
+
+
+def effort_names(incomplete: str) -> list[str]:
+    """Return the efforts of a scan."""
+    from litmus.detectors.effort import EFFORTS
+
+    return [name for name in EFFORTS if name.startswith(incomplete)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from litmus.artifacts import sha256_of, write_atomically
-from litmus.cli.completion import detector_names, fail_on_names, report_names
+from litmus.cli.completion import detector_names, effort_names, fail_on_names, report_names
 from litmus.cli.options import (
     Channels,
     Data,
@@ -28,6 +28,7 @@ from litmus.cli.options import (
     ZooFolder,
     choice,
     deliver,
+    effort_named,
     for_file,
     numbers,
     open_zoo,
@@ -90,15 +91,21 @@ def scan(
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Files scanned at a time.")] = 1,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds a file may take (default: 60, with --thorough 1800)."),
+        typer.Option(help="Seconds a file may take (default: 60, 600 or 1800, by --effort)."),
     ] = None,
-    thorough: Annotated[
-        bool, typer.Option("--thorough", help="Ask what needs gradients, too: seconds to minutes.")
-    ] = False,
+    effort: Annotated[
+        str,
+        typer.Option(
+            help="quick: no gradients; standard: the trigger search, too; thorough: all parts.",
+            autocompletion=effort_names,
+        ),
+    ] = "standard",
     images: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="With --thorough: clean images, one folder a class, or a data set."
+            metavar="DIR",
+            help="Pictures of the model's domain; some parts of --effort thorough want one folder "
+            "a class.",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
@@ -152,9 +159,9 @@ def scan(
         outputs=outputs,
     )
     candidates = Candidates.bundled() if detector is None else Candidates.of(detector)
-    if thorough:
-        candidates = candidates.thorough(images=images is not None)
-    limits = Limits.thorough() if thorough else Limits()
+    hard = effort_named(effort)
+    candidates = candidates.at_effort(hard, images=images is not None)
+    limits = Limits.of(hard)
     if timeout is not None:
         limits = replace(limits, wall_seconds=timeout)
     results = list(
@@ -165,7 +172,7 @@ def scan(
             preprocessing=flags,
             jobs=jobs,
             limits=limits,
-            thorough=thorough,
+            effort=hard,
             images=images,
             architecture=architecture,
             trust_code=trust_code,

@@ -17,6 +17,7 @@ from litmus.cli.options import (
     ZooFolder,
     choice,
     deliver,
+    effort_named,
     given_command,
     load_by_label,
     open_zoo,
@@ -26,6 +27,7 @@ from litmus.cli.progress import bar
 from litmus.errors import UsageError
 
 if TYPE_CHECKING:
+    from litmus.detectors.effort import Effort
     from litmus.zoo import Zoo
 
 __all__ = ["evaluate"]
@@ -79,10 +81,12 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of fits.")] = 0,
     data: Data = None,
-    thorough: Annotated[
-        bool,
-        typer.Option("--thorough", help="fused: ask the parts that need gradients or images, too."),
-    ] = False,
+    effort: Annotated[
+        str,
+        typer.Option(
+            help="fused: which parts are asked, as in a scan; thorough takes the data set's images."
+        ),
+    ] = "quick",
 ) -> None:
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
@@ -93,10 +97,11 @@ def evaluate(
     from litmus.reports.evaluation import EVALUATION_REPORTS
 
     choice("--format", format_, tuple(EVALUATION_REPORTS))
+    hard = effort_named(effort)
     if references == bool(detector) or (others and not references):
         raise UsageError("expected either --detector or --references, and --others with the latter")
     if references:
-        if leave_out or only or roc or breakdown or thorough:
+        if leave_out or only or roc or breakdown or effort != "quick":
             raise UsageError("--references leaves groups out by itself, draws and scans nothing")
         deliver(_references(zoo, others or [], settings or [], seed, data, format_), output)
         return
@@ -113,14 +118,14 @@ def evaluate(
             fpr,
             seed,
             data,
-            thorough,
+            hard,
             breakdown,
             format_,
         )
     elif only or settings:
         raise UsageError("--only and --set go with --leave-out")
     else:
-        report = _unseen(zoo, detector, fpr, seed, data, thorough, roc, breakdown, format_)
+        report = _unseen(zoo, detector, fpr, seed, data, hard, roc, breakdown, format_)
     deliver(report, output)
 
 
@@ -130,7 +135,7 @@ def _unseen(
     fpr: float,
     seed: int,
     data: Path | None,
-    thorough: bool,
+    effort: Effort,
     roc: Path | None,
     breakdown: Path | None,
     format_: str,
@@ -146,7 +151,7 @@ def _unseen(
             loaded,
             fpr=fpr,
             seed=seed,
-            thorough=thorough,
+            effort=effort,
             on_progress=progress,
         )
     title = f"{zoo.entries[0].spec.dataset['name']}, unseen triggers"
@@ -168,7 +173,7 @@ def _leave_out(
     fpr: float,
     seed: int,
     data: Path | None,
-    thorough: bool,
+    effort: Effort,
     breakdown: Path | None,
     format_: str,
 ) -> str:
@@ -179,9 +184,10 @@ def _leave_out(
     choice("--detector", kind, tuple(DETECTORS))
     chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
     zoo = open_zoo(folder, data)
-    if kind == "fused" and not thorough:
+    if kind == "fused" and effort != "thorough":
         # No other part would be asked.
-        chosen.setdefault("parts", "ulp+last_layer+stamps")
+        search = "+trigger_search" if effort == "standard" else ""
+        chosen.setdefault("parts", f"ulp+last_layer+stamps{search}")
     with bar("leaving out") as progress:
         result = run(
             zoo,
@@ -190,7 +196,7 @@ def _leave_out(
             fpr=fpr,
             seed=seed,
             only=only,
-            thorough=thorough,
+            effort=effort,
             on_group=lambda group, done, total: progress(done, total, group),
         )
     if breakdown is not None:

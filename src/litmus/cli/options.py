@@ -20,6 +20,7 @@ from litmus.errors import UsageError
 
 if TYPE_CHECKING:
     from litmus.detectors import Detector
+    from litmus.detectors.effort import Effort
     from litmus.reports.scan import ScanContext
     from litmus.zoo import Zoo
 
@@ -111,6 +112,14 @@ def choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise UsageError unless `value` is one of those allowed."""
     if value not in allowed:
         raise UsageError("unknown choice", expected=" or ".join(allowed), got=value, where=option)
+
+
+def effort_named(effort: str) -> Effort:
+    """Return an effort by its name; raises UsageError for an unknown one."""
+    from litmus.detectors.effort import EFFORTS
+
+    choice("--effort", effort, EFFORTS)
+    return next(known for known in EFFORTS if known == effort)
 
 
 def given_command(program: str = "litmus") -> str:

@@ -17,17 +17,11 @@ _ANY_FPR: Final = 0.5
 """A probability has no threshold; each detector can promise this rate."""
 
 
-def schema(
-    verb: Annotated[str, typer.Argument(metavar="[scan|explain]", help="Whose report.")] = "scan",
-) -> None:
-    """Print the JSON Schema of `litmus scan -f json`, or of `litmus explain -f json`."""
-    from litmus.reports.explain import explain_schema
+def schema() -> None:
+    """Print the JSON Schema of `litmus scan -f json`."""
     from litmus.reports.scan import json_schema
 
-    schemas = {"scan": json_schema, "explain": explain_schema}
-    if verb not in schemas:
-        raise UsageError("no such report", expected=" or ".join(schemas), got=verb)
-    typer.echo(schemas[verb](), nl=False)
+    typer.echo(json_schema(), nl=False)
 
 
 def trojai(

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from litmus.artifacts import encode_tensors
 from litmus.detectors.calibration import Calibration, calibrate
+from litmus.detectors.effort import Effort
 from litmus.detectors.evidence import Evidence
 from litmus.detectors.recognition import Recognition
 from litmus.detectors.references import References
@@ -174,6 +176,8 @@ class Detector(ABC):
     needs_images: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
     needs_gradients: ClassVar[bool] = False
+    effort: ClassVar[Effort] = "quick"
+    """From which on a fused detector asks it."""
     takes_images: ClassVar[bool] = False
     takes_pictures: ClassVar[bool] = False
 
@@ -229,10 +233,16 @@ class Detector(ABC):
         """
         return self
 
-    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
-        """Return the detector for where gradients may be taken, and clean `images` are to come.
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether `with_pictures` makes a difference."""
+        return self.takes_pictures
 
-        Only one whose parts need such differs: those have so many `seconds` for a model together.
+    def at_effort(self, effort: Effort, *, images: bool = False, seconds: float = math.inf) -> Self:
+        """Return the detector for scans with this effort, where clean `images` by class may come.
+
+        Only one with parts differs; those that take gradients have so many `seconds` for a model
+        together.
         """
         return self
 
@@ -260,13 +270,17 @@ class Detector(ABC):
             )
 
     def torch_module(self, model: Model) -> nn.Module:
-        """Return a model's network; raises UnsupportedModelError where there is no gradient."""
-        module = getattr(model, "torch_module", None)
-        if module is None:
-            raise UnsupportedModelError(
-                f"{self.name} needs gradients", expected="a model with torch_module"
-            )
-        return module()  # type: ignore[no-any-return]
+        """Return a model's network, or its gradients as one.
+
+        Raises UnsupportedModelError where there are none, or no PyTorch.
+        """
+        if find_spec("torch") is None:
+            raise UnsupportedModelError(f"{self.name} needs PyTorch")
+        if hasattr(model, "torch_module"):
+            return model.torch_module()  # type: ignore[no-any-return]
+        from litmus.inversion import GradientModule
+
+        return GradientModule(self.gradients_of(model))
 
     def gradients_of(self, model: Model) -> Gradients:
         """Return a model's gradients; raises UnsupportedModelError where there are none."""

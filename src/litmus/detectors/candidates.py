@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from litmus.artifacts import sha256_of
 from litmus.detectors import BUNDLED, Detector, bundled_detectors, find_detector, load_detector
+from litmus.detectors.effort import Effort
 from litmus.models import InputSpec
 
 __all__ = ["NEVER_PICKED", "Candidates", "name_of"]
@@ -70,9 +71,11 @@ class Candidates:
             unpicked=unpicked,
         )
 
-    def thorough(self, *, images: bool = False) -> Self:
-        """Return the same for a scan that takes gradients, and has clean `images`."""
-        made = {name: each.thorough(images=images) for name, each in self.detectors.items()}
+    def at_effort(self, effort: Effort, *, images: bool = False) -> Self:
+        """Return the same for a scan with this effort, and with clean `images` by class."""
+        made = {
+            name: each.at_effort(effort, images=images) for name, each in self.detectors.items()
+        }
         return replace(self, detectors=made)
 
     def check_fpr(self, fpr: float) -> None:

@@ -155,4 +155,4 @@ def _decoded(value: Mapping[str, Any], shape: tuple[int, ...]) -> Pixels:
 
 
 def _name(label: int, classes: Sequence[str]) -> str:
-    return f"class {classes[label]!r}" if classes else f"class {label}"
+    return f"class {label} ({classes[label]})" if label < len(classes) else f"class {label}"

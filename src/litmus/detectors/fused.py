@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Measurement, Unseen
 from litmus.detectors.calibration import Calibration
+from litmus.detectors.effort import Effort, reaches
 from litmus.detectors.stacking import Combination, askable, combined, possible_sets, stacked
 from litmus.errors import DetectorError, ModelError, UnsupportedModelError, UsageError
 from litmus.models import Images, Model
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FusedDetector"]
 
-_PARTS: Final = ("ulp", "last_layer", "stamps", "max_margin", "neural_cleanse")
-_MODELS: Final[Mapping[str, int]] = {"max_margin": 100, "neural_cleanse": 40, "attack_based": 40}
+_PARTS: Final = (
+    "ulp", "last_layer", "stamps", "trigger_search", "max_margin", "neural_cleanse"
+)  # fmt: skip
+_MODELS: Final[Mapping[str, int]] = {
+    "trigger_search": 200,
+    "max_margin": 100,
+    "neural_cleanse": 40,
+    "attack_based": 40,
+}
 """Of each kind, that parts which take seconds to a minute a model read by default."""
 _SEPARATOR: Final = "+"
 _SHARED: Final = ("recipe", "triggers")
@@ -39,9 +47,9 @@ class FusedDetector(Detector):
     `parts` are detectors by name that were fitted in the same folds, so that member i of each has
     held out the same models. `combinations` has an entry for every set of parts that a model may
     permit; each is fitted and calibrated on the models that all of its parts read and their members
-    had not seen. Parts that need gradients are asked where `gradients` is set, those that need
-    images where `images` is, too, each for its share of `seconds`: see `thorough`. `calibration`
-    and `held_out` are those of all parts that may be asked.
+    had not seen. A part is asked where `asked_effort` reaches its own `effort`, one that
+    needs images by class where `images` is set, too, one that takes gradients for its share of
+    `seconds`. `calibration` and `held_out` are those of all parts that may be asked.
     """
 
     name: ClassVar[str] = "fused"
@@ -49,7 +57,7 @@ class FusedDetector(Detector):
 
     parts: Mapping[str, Detector]
     combinations: Mapping[tuple[str, ...], Combination]
-    gradients: bool = False
+    asked_effort: Effort = "quick"
     images: bool = False
     seconds: float = math.inf
 
@@ -114,7 +122,7 @@ class FusedDetector(Detector):
             for chosen in possible_sets(fitted)
         }
         combinations = {chosen: combination for chosen, (combination, _) in made.items()}
-        whole = askable(fitted, gradients=False, images=False) or tuple(fitted)
+        whole = askable(fitted, effort="quick", images=False) or tuple(fitted)
         return cls(
             input_spec=zoo.input_spec,
             parts=fitted,
@@ -148,7 +156,7 @@ class FusedDetector(Detector):
     @property
     def asked(self) -> tuple[str, ...]:
         """The parts that a model may be asked."""
-        return askable(self.parts, gradients=self.gradients, images=self.images)
+        return askable(self.parts, effort=self.asked_effort, images=self.images)
 
     @property
     def lacks_images(self) -> bool:
@@ -164,17 +172,27 @@ class FusedDetector(Detector):
         }
         return replace(self, parts=given)
 
-    def thorough(self, *, images: bool = False, seconds: float = math.inf) -> Self:
-        """Return the detector with all parts that gradients, and clean `images`, allow.
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether a part that may be asked does."""
+        return any(self.parts[part].takes_pictures for part in self.asked)
+
+    def with_pictures(self, images: Images) -> Self:
+        """Return the detector with pictures for the parts that take some."""
+        given = {part: detector.with_pictures(images) for part, detector in self.parts.items()}
+        return replace(self, parts=given)
+
+    def at_effort(self, effort: Effort, *, images: bool = False, seconds: float = math.inf) -> Self:
+        """Return the detector with all parts that an effort, and clean `images`, allow.
 
         Its `calibration` and `held_out` are those of all of them together. One that takes longer
         than its share of `seconds` is left out; that goes by an alarm, in a main thread only.
         """
-        asked = askable(self.parts, gradients=True, images=images) or tuple(self.parts)
+        asked = askable(self.parts, effort=effort, images=images) or tuple(self.parts)
         combination = self.combinations[asked]
         return replace(
             self,
-            gradients=True,
+            asked_effort=effort,
             images=images,
             seconds=seconds,
             calibration=combination.calibration,
@@ -215,6 +233,7 @@ class FusedDetector(Detector):
             log_probs=next((m.log_probs for m in heard.values() if len(m.log_probs)), ()),
             parts=tuple(heard),
             left_out=reasons,
+            evidence=next((m.evidence for m in heard.values() if m.evidence is not None), None),
         )
 
     def _share(self, part: Detector) -> float:
@@ -223,7 +242,9 @@ class FusedDetector(Detector):
         return self.seconds / slow if part.needs_gradients else math.inf
 
     def _why_not(self, part: Detector) -> str:
-        missing = [] if self.gradients else ["gradients (--thorough)"]
+        missing = []
+        if not reaches(self.asked_effort, part.effort):
+            missing.append(f"--effort {part.effort}")
         if part.needs_images and not self.images:
             missing.append("clean images (--images)")
         return f"it needs {' and '.join(missing)}"
@@ -245,7 +266,17 @@ class FusedDetector(Detector):
             f"({held['auc_low']:.2f} to {held['auc_high']:.2f}) on {held['n_clean']} clean + "
             f"{held['n_backdoored']} backdoored models"
         )
-        return (asked, *(f"without {part}: {why}" for part, why in measurement.left_out.items()))
+        own = [
+            note
+            for part in measurement.parts
+            if self.parts[part].takes_pictures
+            for note in self.parts[part].notes_of(measurement)
+        ]
+        return (
+            asked,
+            *own,
+            *(f"without {part}: {why}" for part, why in measurement.left_out.items()),
+        )
 
     def _combination_of(self, parts: Sequence[str]) -> Combination:
         if tuple(parts) not in self.combinations:

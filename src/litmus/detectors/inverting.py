@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Measurement
+from litmus.detectors.effort import Effort
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import ModelError, UsageError
 from litmus.models import Model
@@ -41,6 +42,7 @@ class InversionDetector(StatisticDetector, Generic[Found]):
     needs_images: ClassVar[bool] = True
     takes_images: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = True
+    effort: ClassVar[Effort] = "thorough"
     monotone: ClassVar[bool] = True
     num_models: ClassVar[int] = 20
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from litmus.detectors.effort import Effort
 from litmus.detectors.outliers import robust_scores
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import UnsupportedModelError
@@ -73,6 +74,7 @@ class MaxMarginDetector(StatisticDetector):
 
     name: ClassVar[str] = "max_margin"
     needs_gradients: ClassVar[bool] = True
+    effort: ClassVar[Effort] = "thorough"
     statistic_names: ClassVar[tuple[str, ...]] = (
         "log largest / median",
         "log second / median",

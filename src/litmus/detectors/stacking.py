@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from litmus.detectors.base import Detector, Unseen
 from litmus.detectors.calibration import Calibration
+from litmus.detectors.effort import Effort, reaches
 from litmus.errors import DetectorError
 
 __all__ = ["Combination", "askable", "combined", "possible_sets", "stacked"]
@@ -55,12 +56,12 @@ class Combination:
         )
 
 
-def askable(parts: Mapping[str, Detector], *, gradients: bool, images: bool) -> tuple[str, ...]:
-    """Return the parts that do without what there is not."""
+def askable(parts: Mapping[str, Detector], *, effort: Effort, images: bool) -> tuple[str, ...]:
+    """Return the parts that an effort asks, and that do without what there is not."""
     return tuple(
         part
         for part, detector in parts.items()
-        if (gradients or not detector.needs_gradients) and (images or not detector.needs_images)
+        if reaches(effort, detector.effort) and (images or not detector.needs_images)
     )
 
 

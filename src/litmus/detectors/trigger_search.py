@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.base import Measurement
+from litmus.detectors.effort import Effort
 from litmus.detectors.evidence import Evidence
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import DetectorError
@@ -60,6 +61,7 @@ class TriggerSearchDetector(StatisticDetector):
 
     name: ClassVar[str] = "trigger_search"
     needs_gradients: ClassVar[bool] = True
+    effort: ClassVar[Effort] = "standard"
     takes_pictures: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
     statistic_names: ClassVar[tuple[str, ...]] = tuple(

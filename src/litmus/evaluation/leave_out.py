@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from litmus.detectors import Detector
+from litmus.detectors.effort import Effort
 from litmus.errors import UsageError, ZooError
 from litmus.evaluation.breakdown import BreakdownRow, breakdown
 from litmus.evaluation.rows import (
@@ -67,13 +68,13 @@ def leave_out(
     fpr: float = 0.05,
     seed: int = 0,
     only: Collection[str] = (),
-    thorough: bool = False,
+    effort: Effort = "quick",
     on_group: Callable[[str, int, int], None] = lambda group, done, total: None,
 ) -> LeaveOut:
     """Fit a detector without each group of the training split in turn, and judge that group.
 
     `by` is one of `GROUPINGS`; `only` restricts the measure to these groups. The test split is not
-    touched. A fused detector asks its parts that need gradients or images only if `thorough`.
+    touched. A fused detector asks the parts that `effort` does.
     `on_group` hears of each group before it is left out. Raises UsageError for an unknown grouping
     or group, ZooError where a group has no clean or no backdoored models or is the only one.
     """
@@ -86,8 +87,7 @@ def leave_out(
     for done, group in enumerate(chosen):
         on_group(group, done, len(chosen))
         detector = fit(zoo.without(groups[group]))
-        if thorough:
-            detector = detector.thorough(images=True)
+        detector = detector.at_effort(effort, images=True)
         detector.check_fpr(fpr)
         models = tuple(judge_model(detector, entry, fpr) for entry in groups[group])
         judged[group] = models

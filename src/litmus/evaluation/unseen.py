@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from litmus.datasets import Split
 from litmus.detectors import Detector
+from litmus.detectors.effort import Effort
 from litmus.errors import LitmusError, UsageError
 from litmus.evaluation.breakdown import BreakdownRow, breakdown
 from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row
@@ -54,19 +55,18 @@ def evaluate(
     fpr: float = 0.05,
     seed: int = 0,
     images: Split | None = None,
-    thorough: bool = False,
+    effort: Effort = "quick",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Judge the zoo's test models with each detector (by label) and summarise.
 
     Rows are over all models, by control kind, by attack and by architecture. A detector that
     needs clean images gets `images`, by default the test images of the zoo's data set. A fused
-    detector asks its parts that need gradients or images only if `thorough`. Raises
+    detector asks the parts that `effort` does. Raises
     DetectorError where a detector is for other inputs than the zoo's, UsageError where `fpr` is
     finer than a detector's calibration.
     """
-    if thorough:
-        detectors = {name: d.thorough(images=True) for name, d in detectors.items()}
+    detectors = {name: d.at_effort(effort, images=True) for name, d in detectors.items()}
     check_detectors(zoo, detectors, fpr)
     detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
     entries = zoo.split("test")

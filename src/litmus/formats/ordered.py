@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.errors import UnsupportedModelError
-from litmus.models import Images, InputSpec, LastLayer, Model, Outputs
+from litmus.models import Gradients, Images, InputSpec, LastLayer, Model, Objective, Outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,8 +58,30 @@ class OrderedModel:
 
         return nn.Sequential(module, Ordered(self._order.tolist())).eval()
 
+    def gradients(self) -> Gradients:
+        """Return the gradients in the order; raises UnsupportedModelError without."""
+        return _OrderedGradients(self._offered("gradients"), self._order)
+
     def _offered(self, name: str) -> Any:
         offered = getattr(self._model, name, None)
         if offered is None:
             raise UnsupportedModelError("the model can't give it", expected=f"{name}()")
         return offered()
+
+
+class _OrderedGradients:
+    def __init__(self, gradients: Gradients, order: NDArray[np.int64]) -> None:
+        self._gradients, self._order = gradients, order
+        self.input_spec = gradients.input_spec
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        return self._gradients.logits(images)[:, self._order]
+
+    def descend(
+        self, images: Images, targets: NDArray[np.int64], objective: Objective = "cross_entropy"
+    ) -> tuple[NDArray[np.float32], Images]:
+        logits, gradients = self._gradients.descend(images, self._order[targets], objective)
+        return logits[:, self._order], gradients
+
+    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
+        return self._gradients.pullback(images, cotangents[:, np.argsort(self._order)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from litmus.errors import UnsupportedModelError
 from litmus.formats.preprocessing import Preprocessing
-from litmus.models import Images, InputSpec, LastLayer, Model, Outputs
+from litmus.models import Gradients, Images, InputSpec, LastLayer, Model, Objective, Outputs
 
 __all__ = ["ResizedModel", "may_resize", "resize"]
 
@@ -62,6 +62,13 @@ class ResizedModel:
         parts = [images[start : start + count] for start in range(0, len(images), count)]
         return np.concatenate([self._model(resize(part, height, width)) for part in parts])
 
+    def gradients(self) -> Gradients:
+        """Return the gradients to the images before resizing."""
+        ask = getattr(self._model, "gradients", None)
+        if ask is None:
+            raise UnsupportedModelError("the model has no gradients")
+        return _ResizedGradients(ask(), self.input_spec)
+
     def last_layer(self) -> LastLayer:
         """Return the inner model's; raises UnsupportedModelError where it gives none."""
         ask = getattr(self._model, "last_layer", None)
@@ -69,6 +76,37 @@ class ResizedModel:
             raise UnsupportedModelError("the model does not give its last layer")
         layer: LastLayer = ask()
         return layer
+
+
+class _ResizedGradients:
+    def __init__(self, gradients: Gradients, input_spec: InputSpec) -> None:
+        self._gradients, self.input_spec = gradients, input_spec
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        return self._gradients.logits(self._there(images))
+
+    def descend(
+        self, images: Images, targets: NDArray[np.int64], objective: Objective = "cross_entropy"
+    ) -> tuple[NDArray[np.float32], Images]:
+        logits, found = self._gradients.descend(self._there(images), targets, objective)
+        return logits, self._back(found)
+
+    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
+        return self._back(self._gradients.pullback(self._there(images), cotangents))
+
+    def _there(self, images: Images) -> Images:
+        _, height, width = self._gradients.input_spec.image_shape
+        return resize(images, height, width)
+
+    def _back(self, gradients: Images) -> Images:
+        """Resizing is linear: its transpose."""
+        (_, h, w), (_, own_h, own_w) = (
+            self.input_spec.image_shape,
+            self._gradients.input_spec.image_shape,
+        )
+        rows, columns = _weights(h, own_h), _weights(w, own_w)
+        back: Images = (rows.T @ gradients @ columns).astype(np.float32)
+        return back
 
 
 def may_resize(own: InputSpec, wanted: InputSpec) -> bool:

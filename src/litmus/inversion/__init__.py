@@ -1,30 +1,36 @@
-"""Trigger inversion: what would have to be stamped on clean images to reach another class.
+"""Trigger inversion: what would have to be stamped on images to reach another class.
 
-It needs torch, gradients and clean images, which maximum margins do without.
+The trigger search (`search`, `forms`) is NumPy on a model's gradients; what other authors' methods
+optimise needs torch, which is imported where such a name is first used.
 """
 
 from __future__ import annotations
 
-from litmus.inversion.margins import MarginSettings, maximum_margins
-from litmus.inversion.masks import (
-    MaskInversion,
-    MaskSettings,
-    anomaly_indices,
-    invert_masks,
-    reverse_masks,
-    with_masks,
-)
-from litmus.inversion.patches import (
-    PatchInversion,
-    PatchSettings,
-    all_pairs,
-    invert_patches,
-    with_patch,
-)
-from litmus.inversion.subject import ClassImages, prepared
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litmus.inversion.margins import MarginSettings, maximum_margins
+    from litmus.inversion.masks import (
+        MaskInversion,
+        MaskSettings,
+        anomaly_indices,
+        invert_masks,
+        reverse_masks,
+        with_masks,
+    )
+    from litmus.inversion.patches import (
+        PatchInversion,
+        PatchSettings,
+        all_pairs,
+        invert_patches,
+        with_patch,
+    )
+    from litmus.inversion.subject import ClassImages, GradientModule, prepared
 
 __all__ = [
     "ClassImages",
+    "GradientModule",
     "MarginSettings",
     "MaskInversion",
     "MaskSettings",
@@ -40,3 +46,28 @@ __all__ = [
     "with_masks",
     "with_patch",
 ]
+
+_HOMES = {
+    "MarginSettings": "litmus.inversion.margins",
+    "maximum_margins": "litmus.inversion.margins",
+    "MaskInversion": "litmus.inversion.masks",
+    "MaskSettings": "litmus.inversion.masks",
+    "anomaly_indices": "litmus.inversion.masks",
+    "invert_masks": "litmus.inversion.masks",
+    "reverse_masks": "litmus.inversion.masks",
+    "with_masks": "litmus.inversion.masks",
+    "PatchInversion": "litmus.inversion.patches",
+    "PatchSettings": "litmus.inversion.patches",
+    "all_pairs": "litmus.inversion.patches",
+    "invert_patches": "litmus.inversion.patches",
+    "with_patch": "litmus.inversion.patches",
+    "ClassImages": "litmus.inversion.subject",
+    "GradientModule": "litmus.inversion.subject",
+    "prepared": "litmus.inversion.subject",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'litmus.inversion' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,10 @@ from torch import nn
 from litmus.architectures import fold_batch_norm
 from litmus.datasets import Split
 from litmus.errors import UsageError
-from litmus.models import InputSpec
+from litmus.models import Gradients, InputSpec
 from litmus.seeds import torch_generator
 
-__all__ = ["ClassImages", "prepared"]
+__all__ = ["ClassImages", "GradientModule", "prepared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +76,36 @@ def prepared(module: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode, BatchNorm folded, weights frozen, channels last."""
     ready = fold_batch_norm(copy.deepcopy(module).eval()).requires_grad_(False)
     return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class GradientModule(nn.Module):
+    """The gradients of a model that is no PyTorch network, as one: images to logits (n, k)."""
+
+    def __init__(self, gradients: Gradients) -> None:
+        super().__init__()
+        self._gradients = gradients
+
+    def __deepcopy__(self, memo: dict[int, object]) -> GradientModule:
+        """Return itself: nothing in it changes."""
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, through which gradients pass."""
+        logits: torch.Tensor = _Through.apply(images, self._gradients)  # type: ignore[no-untyped-call]
+        return logits
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, gradients: Gradients) -> torch.Tensor:
+        ctx.save_for_backward(images)
+        ctx.gradients = gradients
+        return torch.from_numpy(gradients.logits(images.detach().contiguous().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (images,) = ctx.saved_tensors
+        found = ctx.gradients.pullback(
+            images.detach().contiguous().numpy(), cotangents.contiguous().numpy()
+        )
+        return torch.from_numpy(found), None

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from litmus.detectors import DETECTORS, Detector
 from litmus.detectors.candidates import NEVER_PICKED
+from litmus.detectors.effort import EFFORTS
 from litmus.detectors.learning_curve import LearningCurve
 from litmus.reports.console import render_table
 from litmus.reports.learning_curve import learning_curve_text
@@ -319,5 +320,6 @@ def _asked_by(parts: tuple[str, ...]) -> str:
     """The options with which a scan asks these parts."""
     kinds = [DETECTORS[part] for part in parts]
     if any(kind.needs_images for kind in kinds):
-        return "--thorough --images"
-    return "--thorough" if any(kind.needs_gradients for kind in kinds) else ""
+        return "--effort thorough --images"
+    efforts = [kind.effort for kind in kinds]
+    return f"--effort {max(efforts, key=EFFORTS.index)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litmus.errors import MissingExtraError, UsageError
+from litmus.detectors.effort import EFFORTS, Effort
+from litmus.errors import UsageError
 from litmus.scanning.crew import Crew
 from litmus.scanning.results import (
     FAIL_ON,
@@ -49,7 +49,7 @@ def scan(
     preprocessing: Mapping[str, Any] | Preprocessing | None = None,
     jobs: int = 1,
     limits: Limits | None = None,
-    thorough: bool = False,
+    effort: Effort = "standard",
     images: str | Path | None = None,
     architecture: str | None = None,
     trust_code: bool = False,
@@ -63,37 +63,37 @@ def scan(
     for every third-party file and overrides its sidecar key by key. `architecture` is the network
     of files that hold weights alone: `resnet:width=16,blocks=2`, or `module:function` of the user's
     own, which a file's process imports, if `trust_code`. Each file is read by a process of its own
-    under `limits`, `jobs` at a time; closing the generator ends them. Gradients are taken only if
-    `thorough`, which needs PyTorch and has wider limits; clean `images`, a folder with one folder a
-    class or the name of a data set, go with it. Each result says what held its process, see
+    under `limits`, `jobs` at a time; closing the generator ends them. `effort` says which parts of
+    a detector are asked (see `litmus.detectors.effort`), each with limits of its own. `images`, a
+    folder of pictures of the models' domain, serve the trigger search; parts that need them by
+    class take a folder with one folder a class, or the name of a data set. Each result says what
+    held its process, see
     `docs/sandbox.md`. A served model is asked by a process of its own under the same limits, which
     may use the network; without gradients. Raises UsageError, MissingExtraError or DetectorError
     before the first result.
     """
     if jobs < 1:
         raise UsageError("--jobs is impossible", expected="at least 1", got=jobs)
-    check_thorough(thorough, images)
+    check_effort(effort, images)
     check_architecture(architecture, trust_code)
-    limits = limits or (Limits.thorough() if thorough else Limits())
+    limits = limits or Limits.of(effort)
     listed = [paths] if isinstance(paths, str | Path) else paths
     with Crew(jobs, asdict(limits)) as crew:
         # Imports numpy, as the process that was just started does at the same time.
         from litmus.scanning.judge import Judge
 
         candidates = candidates_of(detector)
-        if thorough:
-            candidates = candidates.thorough(images=images is not None)
+        candidates = candidates.at_effort(effort, images=images is not None)
         judge = Judge(candidates, fpr)
         shared = {
             "preprocessing": stated_keys(preprocessing),
-            "thorough": thorough,
             "architecture": architecture,
             "trust_code": trust_code,
             # Named by the user, who wants this one; otherwise a model's shape is to pick.
             "resize": candidates.named,
         }
-        crew.set_up(candidates.files, thorough=thorough, images=images, architecture=architecture)
-        yield from _in_order(find_targets(listed), crew, judge, shared, limits)
+        crew.set_up(candidates.files, effort=effort, images=images, architecture=architecture)
+        yield from _in_order(find_targets(listed), crew, judge, shared, limits, effort)
 
 
 def check_architecture(architecture: str | None, trust_code: bool) -> None:
@@ -104,17 +104,14 @@ def check_architecture(architecture: str | None, trust_code: bool) -> None:
         StatedNetwork.parse(architecture, trust_code=trust_code)
 
 
-def check_thorough(thorough: bool, images: str | Path | None) -> None:
-    """Raise MissingExtraError where gradients can't be taken, UsageError for images without."""
-    if images is not None and not thorough:
-        raise UsageError("--images goes with --thorough", got=images)
-    if not thorough:
-        return
-    if missing := [name for name in ("torch", "onnx2torch") if find_spec(name) is None]:
-        raise MissingExtraError(
-            f"taking gradients needs {' and '.join(missing)}",
-            expected="pip install 'litmus-patterns[thorough]'",
+def check_effort(effort: str, images: str | Path | None) -> None:
+    """Raise UsageError for an unknown effort, or for images that none of its parts would take."""
+    if effort not in EFFORTS:
+        raise UsageError(
+            "no such effort", expected=" or ".join(EFFORTS), got=effort, where="--effort"
         )
+    if images is not None and effort == "quick":
+        raise UsageError("--images are not for --effort quick", got=images)
 
 
 def candidates_of(detector: str | Path | Candidates | None) -> Candidates:
@@ -142,6 +139,7 @@ def _in_order(
     judge: Judge,
     shared: Mapping[str, Any],
     limits: Limits,
+    effort: Effort,
 ) -> Iterator[ScanResult]:
     given: dict[int, Target] = {}
     # Answers are judged when they are due, and not before the next file has been given out.
@@ -157,7 +155,7 @@ def _in_order(
             while not crew.has_room:
                 hear()
             given[index] = target
-            _give(crew, index, target, shared, limits)
+            _give(crew, index, target, shared, limits, effort)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)
         else:
@@ -173,18 +171,23 @@ def _in_order(
 
 
 def _give(
-    crew: Crew, index: int, target: Target, shared: Mapping[str, Any], limits: Limits
+    crew: Crew,
+    index: int,
+    target: Target,
+    shared: Mapping[str, Any],
+    limits: Limits,
+    effort: Effort,
 ) -> None:
     """Hand out a file, or the address of a served model."""
     request = {"path": str(target.path), "format": target.format, **shared}
     if target.format == SERVED:
         from litmus.server_address import bearer_token
 
-        asked = {"token": bearer_token(), "seconds": limits.wall_seconds, "thorough": False}
+        asked = {"token": bearer_token(), "seconds": limits.wall_seconds}
         crew.give(index, {**request, **asked}, network=True)
         return
     from litmus.formats import FORMATS
 
     has_architecture = shared["architecture"] is not None
     loads_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
-    crew.give(index, request, needs_torch=shared["thorough"] or loads_torch)
+    crew.give(index, request, needs_torch=effort == "thorough" or loads_torch)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from litmus.detectors import Detector
 from litmus.errors import LitmusError, MissingExtraError, ShapeError, UnsupportedModelError
@@ -16,17 +16,12 @@ from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.resizing import ResizedModel, may_resize
 from litmus.formats.stated_network import StatedNetwork
 from litmus.models import InputSpec, Model
-from litmus.scanning.inverting import explain_model
 from litmus.scanning.targets import SERVED
-
-if TYPE_CHECKING:
-    from litmus.inversion.explaining import CleanImages
 
 __all__ = ["OPTIONS", "score_file"]
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "preprocessing": {},
-    "thorough": False,
     "architecture": None,
     "trust_code": False,
     "resize": False,
@@ -39,19 +34,15 @@ def score_file(
     detectors: Mapping[str, Detector],
     *,
     memory_mib: float = math.inf,
-    clean: CleanImages | None = None,
 ) -> dict[str, object]:
     """Score one file by the first detector of its shape; what goes wrong is an answer, too.
 
-    The request is a file's `path` and `format`, and what `OPTIONS` names. One with `explain` has
-    triggers of the file reversed on `clean` images instead, see `inverting`.
+    The request is a file's `path` and `format`, and what `OPTIONS` names.
     """
     path = request["path"]
 
     def told() -> dict[str, object]:
         load = _loader(Path(path), request)
-        if "explain" in request:
-            return explain_model(_load(load, _shapes(detectors)), request, detectors, clean)
         return _score_model(load, request, detectors)
 
     return _answer_of(told, path, memory_mib=memory_mib)
@@ -97,7 +88,7 @@ def _score_model(
         takes = getattr(model, "takes", str(own_spec))
         return {"status": "unmatched", "takes": takes, "resizable": near}
     detector = detectors[fitting[0]]
-    reason = _unfit(model, detector, thorough=request["thorough"])
+    reason = _unfit(model, detector)
     if reason:
         return {"status": "skipped", "reason": reason}
     recognition = detector.recognise(model)
@@ -163,16 +154,14 @@ def _may_take(model: Model, shape: InputSpec) -> bool:
     return ask is not None and ask(shape)
 
 
-def _unfit(model: Any, detector: Detector, *, thorough: bool) -> str | None:
+def _unfit(model: Any, detector: Detector) -> str | None:
     """Why a detector of its shape can't measure a model, or None."""
-    needs = {"last_layer": detector.needs_weights, "torch_module": detector.needs_gradients}
+    needs = {"last_layer": detector.needs_weights, "gradients": detector.needs_gradients}
     for name, needed in needs.items():
         if needed and not hasattr(model, name):
             return f"the detector {detector.name} needs the model's {name}, which it can't give"
-    if detector.needs_gradients and not thorough:
-        return f"the detector {detector.name} needs gradients: scan with --thorough"
     if detector.lacks_images:
-        return f"the detector {detector.name} needs clean images: scan with --images DIR"
+        return f"the detector {detector.name} needs clean images by class: scan with --images DIR"
     return None
 
 

@@ -72,23 +72,20 @@ class Crew:
         self,
         detectors: Mapping[str, Path],
         *,
-        thorough: bool = False,
+        effort: str = "quick",
         images: str | Path | None = None,
         architecture: str | None = None,
-        explained: Mapping[str, object] | None = None,
     ) -> None:
         """Say which detectors' files may score, by name, in the order in which they are tried.
 
-        And whether by gradients, and on which clean images. `architecture` is the network of files
-        that hold weights alone, `explained` the images for models that are explained, and their
-        shape.
+        And with which effort, and on which images. `architecture` is the network of files that
+        hold weights alone.
         """
         self._set_up = {
             "detectors": {name: str(path.absolute()) for name, path in detectors.items()},
-            "thorough": thorough,
+            "effort": effort,
             "images": None if images is None else str(images),
             "architecture": architecture,
-            "explained": explained,
         }
 
     @property
@@ -146,8 +143,8 @@ class Crew:
         mother.kind = kind
         told = {**self._set_up, "limits": self._limits, **kind._asdict()}
         if kind.network:
-            # What a server runs has no gradients to be thorough with.
-            told |= {"thorough": False, "images": None}
+            # What a server runs has no gradients.
+            told |= {"effort": "quick", "images": None}
         mother.tell(told)
         return mother
 

@@ -66,6 +66,14 @@ class Judge:
             raise ValueError(reply["status"])
         name, detector, calibrated = self._detector(reply)
         measurement = _measurement(reply, detector)
+        evidence = measurement.evidence
+        if evidence is not None:
+            # Texts of the file's process; all else of it was checked when it was read.
+            evidence = replace(
+                evidence,
+                place=clean_text(evidence.place),
+                images_from=clean_text(evidence.images_from),
+            )
         classes, external = clean_all(reply["classes"]), clean_all(reply["external_files"])
         try:
             judgement = detector.judge(
@@ -84,6 +92,7 @@ class Judge:
             probability=judgement.probability,
             verdict=judgement.verdict if calibrated else "inconclusive",
             notes=(
+                *([f"found: {evidence.words(classes)}"] if evidence else []),
                 *self._candidates.how_picked(name),
                 *clean_all(reply["notes"][:_MAX_NOTES]),
                 # What a fused detector says of its parts comes from the file's process, too.
@@ -100,6 +109,7 @@ class Judge:
             member_scores=tuple(measurement.member_scores),
             parts=tuple(measurement.parts),
             out_of_scope=clean_all(list(judgement.out_of_scope)),
+            evidence=evidence,
         )
 
     def _detector(self, reply: Mapping[str, Any]) -> tuple[str, Detector, bool]:

@@ -21,10 +21,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 from litmus.artifacts import sha256_of
 from litmus.detectors import Detector, load_detector
+from litmus.detectors.effort import Effort
 from litmus.errors import LitmusError, ModelError, RecipeError
 from litmus.formats.onnx_file import MAX_FILE_BYTES
 from litmus.formats.preprocessing import sidecar_of
@@ -37,7 +38,6 @@ from litmus.scanning.confinement import (
     network_files,
     readable_for,
 )
-from litmus.scanning.inverting import load_explained
 from litmus.scanning.results import Sandbox
 from litmus.scanning.system_calls import hide_memory
 from litmus.scanning.warmup import (
@@ -45,13 +45,10 @@ from litmus.scanning.warmup import (
     import_gradients,
     import_onnx,
     import_torch,
-    made_thorough,
+    made_ready,
     rehearsal,
     rehearse,
 )
-
-if TYPE_CHECKING:
-    from litmus.inversion.explaining import CleanImages
 
 __all__ = ["MAX_REPLY_BYTES", "main"]
 
@@ -69,8 +66,7 @@ class _Office:
     """
 
     detectors: Mapping[str, Detector]
-    thorough: bool
-    clean: CleanImages | None
+    effort: Effort
     wall_seconds: float
     memory_mib: float
     bounds: list[tuple[int, tuple[int, int]]]
@@ -123,7 +119,7 @@ def main() -> None:
             continue
         _tell(child, {**request, "readable": granted})
         # What gradients take is long beside a rehearsal, and would be taken in it, too.
-        ahead = not office.thorough and _a_core_is_free()
+        ahead = office.effort == "quick" and _a_core_is_free()
         following = _fork_child(office, warm_up=True) if ahead else None
         if leaving is not None:
             # Not sooner: giving its memory back takes as long as a small model's answer.
@@ -151,16 +147,13 @@ def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
         import_client()
     limits = setup["limits"]
     small_model = _rehearse_all(detectors)
-    if setup["thorough"]:
-        detectors = made_thorough(detectors, setup["images"], limits["wall_seconds"])
-    clean = None
-    if setup["explained"]:
-        import_gradients()
-        clean = load_explained(setup["explained"])
+    effort: Effort = setup["effort"]
+    if effort != "quick":
+        import_gradients(small_model, needs_torch=setup["needs_torch"])
+    detectors = made_ready(detectors, effort, setup["images"], limits["wall_seconds"])
     return _Office(
         detectors=detectors,
-        thorough=setup["thorough"],
-        clean=clean,
+        effort=effort,
         bounds=bounds(**limits),
         rehearsal=small_model,
         sandbox=sandbox,
@@ -339,7 +332,7 @@ def _enclosed(office: _Office, requests: int) -> dict[str, object] | None:
         cell.close(request["readable"])
     except OSError as fault:
         return {"status": "failed", "error": f"its process can't be confined: {fault.strerror}"}
-    return score_file(request, office.detectors, memory_mib=office.memory_mib, clean=office.clean)
+    return score_file(request, office.detectors, memory_mib=office.memory_mib)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from litmus.detectors.effort import Effort
+from litmus.detectors.evidence import Evidence
 from litmus.errors import UsageError
 from litmus.scanning.targets import Address
 
@@ -41,6 +43,13 @@ FAIL_ON: Final = tuple(_FINDINGS)
 """From which verdict on something is found."""
 
 
+_LIMITS: Final[Mapping[Effort, tuple[float, float]]] = {
+    "quick": (60.0, 4096.0),
+    "standard": (600.0, 4096.0),
+    "thorough": (1800.0, 8192.0),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one file may take: `wall_seconds` (of processor time, too), and memory in MiB."""
@@ -49,9 +58,10 @@ class Limits:
     memory_mib: float = 4096.0
 
     @classmethod
-    def thorough(cls) -> Self:
-        """Return what a file may take by default where gradients are taken."""
-        return cls(wall_seconds=1800.0, memory_mib=8192.0)
+    def of(cls, effort: Effort) -> Self:
+        """Return what a file may take by default at an effort."""
+        seconds, memory = _LIMITS[effort]
+        return cls(wall_seconds=seconds, memory_mib=memory)
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -98,7 +108,8 @@ class Scored:
     beside the model's that hold weights of it, with their digests. `member_scores` are what the
     detector's members said, and `parts` those of a fused detector's parts that did. `sandbox` is
     what its process was held by, here and where there is no score; None without a process. A
-    served model has the address of its server for a `path`, and no `model_sha256`.
+    served model has the address of its server for a `path`, and no `model_sha256`. `evidence` is
+    the trigger that a search found, whatever the verdict.
     """
 
     path: Path | Address
@@ -119,6 +130,7 @@ class Scored:
     parts: tuple[str, ...] = ()
     out_of_scope: tuple[str, ...] = ()
     sandbox: Sandbox | None = field(default=None, compare=False)
+    evidence: Evidence | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,16 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from litmus.datasets.pictures import load_pictures
 from litmus.detectors import Detector
-from litmus.errors import DataError, UsageError
+from litmus.detectors.effort import Effort
+from litmus.errors import DataError, MissingExtraError, UsageError
 from litmus.models import InputSpec
 from litmus.scanning.child import OPTIONS, score_file
 
@@ -21,7 +27,7 @@ __all__ = [
     "import_gradients",
     "import_onnx",
     "import_torch",
-    "made_thorough",
+    "made_ready",
     "rehearsal",
     "rehearse",
 ]
@@ -62,47 +68,81 @@ def import_torch(architecture: str | None) -> None:
         litmus.formats.state_dict.check_stated(architecture)
 
 
-def made_thorough(
-    detectors: Mapping[str, Detector], images: str | None, wall_seconds: float
+def made_ready(
+    detectors: Mapping[str, Detector], effort: Effort, images: str | None, wall_seconds: float
 ) -> dict[str, Detector]:
-    """Import what takes gradients; return detectors with all their parts, and clean images.
+    """Return detectors with the parts that an effort asks, and the user's images.
 
-    Their parts give up before `wall_seconds` are over, so that the others' answer is not lost. A
-    detector that these images do not fit goes without. Raises DataError where they fit none.
+    Their parts give up before `wall_seconds` are over, so that the others' answer is not lost.
+    Pictures without labels will do for some parts; a part that needs them by class goes without
+    where they do not fit. Raises DataError where no detector has a use for the images.
     """
-    from litmus.datasets.clean import load_clean_images
-
-    import_gradients()
     seconds = _SHARE * wall_seconds
-    made, faults = {}, []
+    made, used, fault = {}, False, None
     for name, detector in detectors.items():
-        made[name] = detector.thorough(images=images is not None, seconds=seconds)
-        if images is None or not made[name].lacks_images:
-            continue
-        try:
-            clean = load_clean_images(images, detector.input_spec)
-            made[name] = made[name].with_images(clean)
-        except (DataError, UsageError) as fault:
-            made[name] = detector.thorough(seconds=seconds)
-            faults.append(fault)
-    if faults and len(faults) == len(made):
-        raise faults[0]
+        ready = detector.at_effort(effort, images=images is not None, seconds=seconds)
+        if images is not None:
+            try:
+                ready, fits = _with_images(ready, images)
+                used |= fits
+            except (DataError, UsageError, MissingExtraError) as problem:
+                fault, ready = problem, detector.at_effort(effort, seconds=seconds)
+        made[name] = ready
+    if images is not None and not used:
+        raise fault or DataError(
+            "no detector has a use for these images",
+            expected="one with a trigger search",
+            where=images,
+        )
     return made
 
 
-def import_gradients() -> None:
-    """Import what converts a graph to PyTorch and what optimises images."""
+def _with_images(detector: Detector, images: str) -> tuple[Detector, bool]:
+    """Return a detector with images, and whether it has a use for them."""
+    used = False
+    if detector.wants_pictures and Path(images).is_dir():
+        detector = detector.with_pictures(load_pictures(images, detector.input_spec))
+        used = True
+    if detector.lacks_images:
+        from litmus.datasets.clean import load_clean_images
+
+        detector = detector.with_images(load_clean_images(images, detector.input_spec))
+        used = True
+    return detector, used
+
+
+def import_gradients(small_model: int, *, needs_torch: bool) -> None:
+    """Take the gradients of a small model: what that imports, a confined child could not."""
+    import onnx.inliner
+    import onnx.version_converter  # noqa: F401
+
+    from litmus.formats import onnx_file
+    from litmus.inversion import forms, search
+
+    model = onnx_file.load(Path(f"/dev/fd/{small_model}"))
+    spec = model.input_spec
+    blank = np.zeros((spec.num_classes, 1, *spec.image_shape), np.float32)
+    settings = search.SearchSettings(rungs=((1, 1),), finalists=1, pairs=1, views=1)
+    bank = search.make_bank(list(blank), list(blank), settings)
+    form = forms.Form(kind="blend", strength=0.1)
+    search.search_form(model.gradients(), bank, form, settings)
+    if needs_torch and find_spec("torch") is not None:
+        import_torch_gradients()
+
+
+def import_torch_gradients() -> None:
+    """Import what optimises images in PyTorch."""
     from torch import nn
 
-    import litmus.formats.onnx_torch  # noqa: F401
-    from litmus.formats.onnx_operators import load_onnx2torch
+    from litmus.formats.torch_gradients import TorchGradients
     from litmus.inversion import MarginSettings, maximum_margins
 
-    load_onnx2torch()
     # An optimiser's first step imports a third of PyTorch.
     network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     spec = InputSpec(channels=1, height=1, width=1, num_classes=2)
     maximum_margins(network, spec, MarginSettings(steps=1, starts=1))
+    blank = np.zeros((1, *spec.image_shape), np.float32)
+    TorchGradients(network, spec).descend(blank, np.zeros(1, np.int64))
 
 
 def rehearsal(spec: InputSpec) -> int:
@@ -130,4 +170,5 @@ def rehearse(rehearsal: int, detectors: Mapping[str, Detector]) -> None:
     """Score the small model, so that nothing is done for the first time after this."""
     path = f"/dev/fd/{rehearsal}"
     request = {**OPTIONS, "path": path, "format": "onnx"}
-    json.dumps(score_file(request, detectors))
+    quick = {name: each for name, each in detectors.items() if not each.needs_gradients}
+    json.dumps(score_file(request, {n: each.at_effort("quick") for n, each in quick.items()}))

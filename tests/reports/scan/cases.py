@@ -117,7 +117,7 @@ def half_confined() -> list[ScanResult]:
 
 def thorough() -> tuple[list[ScanResult], Candidates]:
     """A thorough scan by a fused detector: some part each left out, models of other classes."""
-    known = candidates({"all": fused_detector().thorough()})
+    known = candidates({"all": fused_detector().at_effort("thorough")})
     slow = {"max_margin": "it takes longer than 900 seconds", "neural_cleanse": "it needs images"}
     two: dict[str, Any] = {"parts": ("ulp", "last_layer"), "left_out": slow}
     three: dict[str, Any] = {

@@ -83,13 +83,31 @@ class OnnxGradients:
         logits, gradients = zip(*self._run(images, targets, objective, 2), strict=True)
         return np.concatenate(logits), self._to_image(np.concatenate(gradients))
 
+    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
+        """Return each image's gradient of ``cotangents * logits``, summed."""
+        # At scale 0 the softmax is 1 / k for every class, which is taken back here.
+        k = self.input_spec.num_classes
+        parts = self._fed(images, 1 / np.float32(k) - cotangents, 0 * cotangents, 0.0, 2)
+        return self._to_image(np.concatenate([gradient for _, gradient in parts]))
+
     def _run(
         self, images: Images, targets: NDArray[np.int64], objective: Objective, outputs: int
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         chosen = np.eye(self.input_spec.num_classes, dtype=np.float32)[targets]
         margin = objective == "margin"
-        scale = np.array(_SHARP if margin else 1, dtype=np.float32)
         bias = chosen * np.float32(_NEVER if margin else 0)
+        return self._fed(images, chosen, bias, _SHARP if margin else 1.0, outputs)
+
+    def _fed(
+        self,
+        images: Images,
+        chosen: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        sharpness: float,
+        outputs: int,
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Yield logits and gradients of ``softmax(sharpness * logits + bias) - chosen``."""
+        scale = np.array(sharpness, dtype=np.float32)
         values = self._values(images)
         size = self._input.batch or self._batch
         names = [value.name for value in self._session.get_outputs()][:outputs]

@@ -27,6 +27,7 @@ from litmus.reports.scan.content import (
     threshold_sentence,
     verdict_text,
 )
+from litmus.reports.scan.found import Found, found
 from litmus.reports.scan.heatmap import Answers, answers
 from litmus.reports.scan.histogram import Histogram, histogram
 from litmus.reports.scan.pictures import PALETTE, png_uri
@@ -69,6 +70,7 @@ class _Details:
     plot: Histogram
     answers: Answers | None
     pictures: str
+    found: Found | None
     notes: Sequence[str]
     facts: Mapping[str, str]
 
@@ -204,7 +206,12 @@ def _details(
         plot=histogram(result, context.calibration(result), context.fpr),
         answers=answers(result, detector),
         pictures=pictures[result.detector],
-        notes=[printable(note) for note in result.notes if note not in result.out_of_scope],
+        found=found(result),
+        notes=[
+            printable(note)
+            for note in result.notes
+            if note not in result.out_of_scope and not note.startswith("found: ")
+        ],
         facts={
             "SHA-256 of the model": digest_text(result),
             **{f"SHA-256 of {printable(n)}": digest for n, digest in result.external_sha256},

@@ -8,8 +8,9 @@ from importlib import resources
 from typing import Any, Final
 
 from litmus.detectors import Detector
+from litmus.detectors.evidence import Evidence
 from litmus.reports.scan.content import Entry, ScanContext, annotate, sandbox_json, summary
-from litmus.scanning import Failed, ScanResult, Skipped
+from litmus.scanning import Failed, ScanResult, Scored, Skipped
 
 __all__ = ["SCHEMA_VERSION", "json_schema", "scan_json"]
 
@@ -86,4 +87,13 @@ def _result(entry: Entry, context: ScanContext) -> dict[str, Any]:
         "detector_sha256": result.detector_sha256,
         "parts": list(result.parts),
         "n_calibration": len(context.calibration(result).scores),
+        "evidence": None if result.evidence is None else _evidence(result, result.evidence),
+    }
+
+
+def _evidence(result: Scored, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "words": evidence.words(result.classes),
+        "success": evidence.success,
+        **evidence.to_json(),
     }

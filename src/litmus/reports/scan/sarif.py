@@ -216,7 +216,8 @@ def _message(result: ScanResult, context: ScanContext) -> str:
         return _unscanned(result)
     reasons = "".join(f" {why[:1].upper()}{why[1:]}." for why in result.out_of_scope)
     verdict = result.verdict.capitalize()
-    return f"{verdict}: {path_text(result)}.{reasons} {p_sentence(result, context)}"
+    found = f" Found: {result.evidence.words(result.classes)}." if result.evidence else ""
+    return f"{verdict}: {path_text(result)}.{reasons} {p_sentence(result, context)}{found}"
 
 
 def _unscanned(result: Skipped | Failed) -> str:

@@ -21,6 +21,7 @@ from tests.formats.onnx_models import (
     fused_detector,
     layer_detector,
     save,
+    search_detector,
 )
 
 HEAVY = ("torch", "sklearn", "datasets", "matplotlib", "pydantic", "scipy", "pandas", "PIL", "ray")
@@ -69,7 +70,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("make", [detector, layer_detector, fused_detector])
+@pytest.mark.parametrize("make", [detector, layer_detector, fused_detector, search_detector])
 def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
     make: Callable[[], Detector], tmp_path: Path
 ) -> None:

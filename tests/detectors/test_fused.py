@@ -69,7 +69,7 @@ ALL = (*GRADIENTS, "neural_cleanse")
 
 @pytest.fixture(scope="module")
 def fused(small_zoo: Zoo) -> FusedDetector:
-    detector = fit(small_zoo, "fused", seed=1, **QUICK)
+    detector = fit(small_zoo, "fused", seed=1, parts=[*ALL], **QUICK)
     assert isinstance(detector, FusedDetector)
     return detector
 
@@ -261,7 +261,7 @@ def test_parts_and_settings_must_be_known(small_zoo: Zoo) -> None:
 
 def test_defaults_name_the_settings_of_every_part() -> None:
     defaults = FusedDetector.defaults()
-    assert defaults["parts"] == "ulp+last_layer+stamps+max_margin+neural_cleanse"
+    assert defaults["parts"] == "ulp+last_layer+stamps+trigger_search+max_margin+neural_cleanse"
     assert defaults["num_patterns"] == DETECTORS["ulp"].defaults()["num_patterns"]
     assert (defaults["max_margin.models"], defaults["neural_cleanse.models"]) == (100, 40)
     assert defaults["neural_cleanse.steps"] == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from litmus.detectors.neural_cleanse import NeuralCleanseDetector
 from litmus.detectors.patterns import Member, ULPDetector
 from litmus.detectors.stacking import Combination, possible_sets
 from litmus.detectors.statistic import Head, StatisticDetector
+from litmus.detectors.trigger_search import TriggerSearchDetector
 from litmus.models import InputSpec
 
 SPEC = InputSpec(channels=3, height=6, width=5, num_classes=4)
@@ -95,6 +97,23 @@ def fused_detector(
         calibration=whole.calibration,
         held_out=whole.held_out,
         scope={"parts": {part: {} for part in parts}},
+    )
+
+
+def search_detector(spec: InputSpec = SPEC, *, members: int = 2) -> TriggerSearchDetector:
+    """A trigger search with random images, tables and heads, that takes a moment."""
+    random = np.random.default_rng(9)
+    settings = {"rungs": [[1, 1], [2, 2]], "finalists": 3, "views": 4, "shift": 1}
+    found: TriggerSearchDetector = statistic_detector(
+        TriggerSearchDetector, settings, spec, members
+    )
+    k, forms = spec.num_classes, len(found.forms)
+    pixels = random.integers(0, 256, size=(k, 4, *spec.image_shape))
+    return replace(
+        found,
+        images=(pixels / 255).astype(np.float32),
+        tables=random.normal(size=(forms, k, k)),
+        clean_success=np.sort(random.random((forms, 20)), axis=1),
     )
 
 

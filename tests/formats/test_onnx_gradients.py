@@ -68,8 +68,8 @@ def is_right(model: onnx_file.OnnxModel) -> None:
     assert isinstance(gradients, OnnxGradients)
     random = np.random.default_rng(5)
     for count in (1, 3):
-        images = random.uniform(0.1, 0.9, (count, *model.input_spec.image_shape))
-        images = (np.rint(images * 255) / 255).astype(np.float32)
+        pixels = random.uniform(0.1, 0.9, (count, *model.input_spec.image_shape))
+        images = (np.rint(pixels * 255) / 255).astype(np.float32)
         expected = log_probabilities(model(images), model.outputs)
         targets = expected.argmin(axis=1)  # where no softmax is saturated
         logits, found = gradients.descend(images, targets)
@@ -89,7 +89,7 @@ def follows(
     for _ in range(9):
         step = (random.choice([-1, 1], images.shape) * 2e-3).astype(np.float32)
         if gradients._input.dtype == "uint8":
-            step = np.sign(step) / np.float32(255)
+            step = (np.sign(step) / 255).astype(np.float32)
         there, back = (
             cross_entropy(gradients.logits(images + sign * step), targets) for sign in (1, -1)
         )

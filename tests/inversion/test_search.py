@@ -35,6 +35,9 @@ class Linear:
     def logits(self, images: Images) -> NDArray[np.float32]:
         return self.descend(images, np.zeros(len(images), np.int64))[0]
 
+    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
+        raise NotImplementedError
+
     def descend(
         self, images: Images, targets: NDArray[np.int64], objective: Objective = "cross_entropy"
     ) -> tuple[NDArray[np.float32], Images]:

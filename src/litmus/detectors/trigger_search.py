@@ -257,7 +257,7 @@ class TriggerSearchDetector(StatisticDetector):
         k = self.input_spec.num_classes
         tried, pairs = pair_count(k, SearchSettings(**self.settings)), k * (k - 1)
         some = "" if tried == pairs else f"; {tried} of {pairs} pairs of classes were tried"
-        whose = "learned images" if self.pictures is None else "given pictures"
+        whose = measurement.evidence.images_from if measurement.evidence else "reference images"
         return (f"trigger search on {whose}{some}",)
 
 

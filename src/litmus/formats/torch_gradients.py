@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["TorchGradients"]
+__all__ = ["TorchGradients", "prepared"]
 
 
 class TorchGradients:
@@ -23,8 +24,6 @@ class TorchGradients:
     """
 
     def __init__(self, module: nn.Module, input_spec: InputSpec) -> None:
-        from litmus.inversion.subject import prepared
-
         self.input_spec = input_spec
         self._module = prepared(module)
 
@@ -76,3 +75,13 @@ def _to_logits(logits: torch.Tensor, targets: torch.Tensor, objective: Objective
         return values.softmax(dim=1) - chosen
     others = values.masked_fill(chosen.bool(), -float("inf"))
     return (functional.one_hot(others.argmax(dim=1), logits.shape[1]) - chosen).to(values.dtype)
+
+
+def prepared(module: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode, BatchNorm folded, weights frozen, channels last."""
+    import torch
+
+    from litmus.architectures import fold_batch_norm
+
+    ready = fold_batch_norm(copy.deepcopy(module).eval()).requires_grad_(False)
+    return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

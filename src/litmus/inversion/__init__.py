@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from litmus.formats.torch_gradients import prepared
     from litmus.inversion.margins import MarginSettings, maximum_margins
     from litmus.inversion.masks import (
         MaskInversion,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         invert_patches,
         with_patch,
     )
-    from litmus.inversion.subject import ClassImages, GradientModule, prepared
+    from litmus.inversion.subject import ClassImages, GradientModule
 
 __all__ = [
     "ClassImages",
@@ -63,7 +64,7 @@ _HOMES = {
     "with_patch": "litmus.inversion.patches",
     "ClassImages": "litmus.inversion.subject",
     "GradientModule": "litmus.inversion.subject",
-    "prepared": "litmus.inversion.subject",
+    "prepared": "litmus.formats.torch_gradients",
 }
 
 

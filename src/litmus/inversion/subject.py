@@ -1,8 +1,7 @@
-"""What an inversion works on: clean images by class, and a network ready for input gradients."""
+"""What an inversion in PyTorch works on: clean images by class, and a model's gradients."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from litmus.architectures import fold_batch_norm
 from litmus.datasets import Split
 from litmus.errors import UsageError
 from litmus.models import Gradients, InputSpec
 from litmus.seeds import torch_generator
 
-__all__ = ["ClassImages", "GradientModule", "prepared"]
+__all__ = ["ClassImages", "GradientModule"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +68,6 @@ class ClassImages:
     def per_class(self) -> int:
         """The number of images of each class."""
         return self.images.shape[1]
-
-
-def prepared(module: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode, BatchNorm folded, weights frozen, channels last."""
-    ready = fold_batch_norm(copy.deepcopy(module).eval()).requires_grad_(False)
-    return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class GradientModule(nn.Module):

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from litmus.datasets.pictures import load_pictures
 from litmus.detectors import Detector
 from litmus.detectors.effort import Effort
 from litmus.errors import DataError, MissingExtraError, UsageError
+from litmus.formats.pictures import load_pictures
 from litmus.models import InputSpec
 from litmus.scanning.child import OPTIONS, score_file
 

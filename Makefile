@@ -56,12 +56,9 @@ $(VENV)-serve/installed: tests/serve/constraints.txt
 clean:
 	rm -rf $(VENV) $(VENV)-serve $(DEMO) build dist src/*.egg-info
 
-# onnx2torch comes without what it asks for: torchvision, which Litmus does without, may bring
-# another PyTorch.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Litmus needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps onnx2torch
 	touch $@

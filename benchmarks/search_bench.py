@@ -92,7 +92,7 @@ def search_row(name: str, options: dict[str, Any], spec: InputSpec) -> dict[str,
         passes += done
 
     def search() -> None:
-        bank = make_bank(images, images, settings)
+        bank = make_bank(gradients, images, images, settings)
         for form in forms_for(spec.height, spec.width):
             search_form(gradients, bank, form, settings, on_pass=count)
 

@@ -70,7 +70,7 @@ def backdoored() -> Linear:
 
 
 def test_it_finds_the_trigger_where_it_lies() -> None:
-    found = search_form(backdoored(), make_bank(images(), images(), FAST), CORNERS, FAST)
+    found = search_form(backdoored(), make_bank(Linear(), images(), images(), FAST), CORNERS, FAST)
     assert found.pairs[0, 1] == 2
     assert found.success[0] == 1
     assert CORNERS.places[found.placed.place[0]] == "at the bottom right"
@@ -78,12 +78,12 @@ def test_it_finds_the_trigger_where_it_lies() -> None:
 
 
 def test_a_clean_model_is_led_nowhere_by_it() -> None:
-    found = search_form(Linear(), make_bank(images(), images(), FAST), CORNERS, FAST)
+    found = search_form(Linear(), make_bank(Linear(), images(), images(), FAST), CORNERS, FAST)
     assert found.success.max() == 0
 
 
 def test_it_does_not_depend_on_the_order_of_the_classes_of_a_pair_but_on_the_seed_alone() -> None:
-    bank = make_bank(images(), images(), FAST)
+    bank = make_bank(Linear(), images(), images(), FAST)
     first, again = (search_form(backdoored(), bank, CORNERS, FAST, seed=3) for _ in range(2))
     assert np.array_equal(first.placed.values, again.placed.values)
     assert np.array_equal(first.loss, again.loss)
@@ -96,10 +96,10 @@ def test_effort_is_counted_in_images() -> None:
         nonlocal passes
         passes += images
 
-    bank = make_bank(images(), images(), FAST)
+    bank = make_bank(Linear(), images(), images(), FAST)
     found = search_form(model, bank, CORNERS, FAST, on_pass=count)
     assert passes == FAST.image_passes(4 * 3 * 2)
-    judged = len(found.pairs) * FAST.views
+    judged = len(found.pairs) * FAST.views + 4 * FAST.views
     assert model.asked == passes + judged
 
 
@@ -122,9 +122,29 @@ def test_of_many_classes_pairs_are_drawn_for_each_target_alike() -> None:
     assert len(_pairs(4, settings, 0)) == 12
 
 
+class Linear4(Linear):
+    """One that says nothing of images of 4x4."""
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        return np.zeros((len(images), 2), np.float32)
+
+
+def test_what_the_model_takes_for_another_class_anyway_proves_nothing() -> None:
+    wrong = images()
+    wrong[1] = wrong[2].copy()  # all of them look like class 2
+    bank = make_bank(Linear(), wrong, wrong, FAST)
+    found = search_form(Linear(), bank, CORNERS, FAST)
+    pairs = [tuple(pair) for pair in found.pairs.tolist()]
+    assert found.success[pairs.index((1, 2))] == 0
+    mixed = images()
+    mixed[1] = np.concatenate([mixed[2], mixed[1]])
+    views = make_bank(Linear(), mixed, mixed, FAST).check[1]
+    assert (Linear().logits(views).argmax(axis=1) == 1).all()
+
+
 def test_views_are_judged_on_other_images_than_those_optimised_on() -> None:
     dark, bright = (np.full((2, 1, 4, 4), level, np.float32) for level in (0.1, 0.9))
-    bank = make_bank([dark, dark], [bright, bright], SearchSettings(views=5))
+    bank = make_bank(Linear4(), [dark, dark], [bright, bright], SearchSettings(views=5))
     assert bank.fit.shape == bank.check.shape == (2, 5, 1, 4, 4)
     assert bank.fit.max() < 0.5 < bank.check.min()
 

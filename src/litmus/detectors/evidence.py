@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMS", "Evidence"]
+__all__ = ["FORMS", "Evidence", "class_text"]
 
 Pixels = NDArray[np.uint8]
 
@@ -71,11 +71,11 @@ class Evidence:
         trigger = FORMS[self.form].format(size=self.size, place=self.place)
         whose = (
             "of all classes" if self.source_class is None
-            else f"of {_name(self.source_class, classes)}"
+            else f"of {class_text(self.source_class, classes)}"
         )  # fmt: skip
         found = (
             f"{trigger} turns {self.success:.0%} of the images {whose} to "
-            f"{_name(self.target_class, classes)}"
+            f"{class_text(self.target_class, classes)}"
         )
         if self.typical is None:
             return found
@@ -154,5 +154,7 @@ def _decoded(value: Mapping[str, Any], shape: tuple[int, ...]) -> Pixels:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def _name(label: int, classes: Sequence[str]) -> str:
-    return f"class {label} ({classes[label]})" if label < len(classes) else f"class {label}"
+def class_text(label: int, classes: Sequence[str]) -> str:
+    """Return a class by its number, and by its name where that tells more."""
+    named = label < len(classes) and classes[label] != str(label)
+    return f"class {label} ({classes[label]})" if named else f"class {label}"

@@ -163,7 +163,7 @@ class TriggerSearchDetector(StatisticDetector):
                 own = self.pictures[answers == label]
                 if len(own) >= _FEWEST:
                     fit[label], check[label] = own[::2], own[1::2]
-        return make_bank(fit, check, SearchSettings(**self.settings))
+        return make_bank(gradients, fit, check, SearchSettings(**self.settings))
 
     def _numbers(self, found: Sequence[Found]) -> NDArray[np.float64]:
         """Return losses (k, k) and successes (k,) by target of each form, flat.
@@ -298,15 +298,19 @@ def _shown(
 ) -> Evidence:
     source, target = (int(label) for label in found.pairs[0])
     winner = found.placed[:1]
+    was = [gradients.logits(images).argmax(axis=1) for images in bank.check]
+    kept = [images[labels != target] for images, labels in zip(bank.check, was, strict=True)]
     turned = [
-        (gradients.logits(winner.stamp(images[None])[0]).argmax(axis=1) == target)
-        for images in bank.check
+        gradients.logits(winner.stamp(images[None])[0]).argmax(axis=1) == target
+        if len(images)
+        else np.zeros(0, dtype=bool)
+        for images in kept
     ]
-    images = bank.check[source]
+    images = kept[source]
     after = winner.stamp(images[None])[0]
     order = np.argsort(~turned[source], kind="stable")[:_EXAMPLES]
-    before = gradients.logits(images[order]).argmax(axis=1)
-    then = gradients.logits(after[order]).argmax(axis=1)
+    before = was[source][was[source] != target][order]
+    then = gradients.logits(after[order]).argmax(axis=1) if len(order) else before
     mask, pattern = winner.picture()
     return Evidence(
         form=found.form.kind,
@@ -320,8 +324,8 @@ def _shown(
         typical=typical,
         sources=tuple(
             label
-            for label, share in enumerate(t.mean() for t in turned)
-            if label != target and share >= _WORKS
+            for label, each in enumerate(turned)
+            if label != target and len(each) and each.mean() >= _WORKS
         ),
         smallest=smallest,
         images_from=whose,

@@ -93,7 +93,8 @@ class Found:
 
     `pairs` (f, 2) are source and target, `placed` where and what they are, `loss` (f,) and
     `success` (f,) the mean cross-entropy towards the target and the share that became it, over
-    the source's `check` images. The best comes first.
+    those of the source's `check` images that the model does not call the target anyway. The best
+    comes first.
     """
 
     form: Form
@@ -104,27 +105,41 @@ class Found:
 
 
 def make_bank(
-    images: Sequence[Images], check: Sequence[Images], settings: SearchSettings, *, seed: int = 0
+    model: Gradients,
+    images: Sequence[Images],
+    check: Sequence[Images],
+    settings: SearchSettings,
+    *,
+    seed: int = 0,
 ) -> Bank:
-    """Return `views` of each class's images (n, c, h, w), jittered, in both halves."""
+    """Return `views` of each class's images (n, c, h, w), jittered, in both halves.
+
+    Twice as many are made, and those are taken first that the model gives their class: what it
+    takes for another class anyway, no trigger has to turn.
+    """
     random = np.random.default_rng([seed, 1])
-    return Bank(
-        fit=np.stack([_views(each, settings, random) for each in images]),
-        check=np.stack([_views(each, settings, random) for each in check]),
-    )
+    halves = [
+        np.stack([_views(model, label, each, settings, random) for label, each in enumerate(half)])
+        for half in (images, check)
+    ]
+    return Bank(fit=halves[0], check=halves[1])
 
 
-def _views(images: Images, s: SearchSettings, random: np.random.Generator) -> Images:
-    drawn = images[np.arange(s.views) % len(images)]
+def _views(
+    model: Gradients, label: int, images: Images, s: SearchSettings, random: np.random.Generator
+) -> Images:
+    count = 2 * s.views
+    drawn = images[np.arange(count) % len(images)]
     _, c, h, w = drawn.shape
     wide = np.pad(drawn, ((0, 0), (0, 0), (s.shift, s.shift), (s.shift, s.shift)), mode="edge")
-    moves = random.integers(0, 2 * s.shift + 1, (s.views, 2))
+    moves = random.integers(0, 2 * s.shift + 1, (count, 2))
     moved = np.stack([x[:, i : i + h, j : j + w] for x, (i, j) in zip(wide, moves, strict=True)])
-    contrast = 1 + s.contrast * (2 * random.random((s.views, 1, 1, 1)) - 1)
+    contrast = 1 + s.contrast * (2 * random.random((count, 1, 1, 1)) - 1)
     level = moved.mean(axis=(2, 3), keepdims=True)
-    noise = s.noise * random.standard_normal((s.views, c, h, w))
+    noise = s.noise * random.standard_normal((count, c, h, w))
     views: Images = np.clip(level + contrast * (moved - level) + noise, 0, 1).astype(np.float32)
-    return views
+    wrong = model.logits(views).argmax(axis=1) != label
+    return views[np.argsort(wrong, kind="stable")[: s.views]]
 
 
 def search_form(
@@ -211,11 +226,17 @@ def _judged(
 ) -> Found:
     losses, shares = [], []
     moved = placed.moved(np.random.default_rng([seed, 3]))
+    before = [model.logits(images).argmax(axis=1) for images in bank.check]
     for i, (source, target) in enumerate(pairs):
-        stamped = moved[i : i + 1].stamp(bank.check[source][None])[0]
+        images = bank.check[source][before[source] != target]
+        if not len(images):
+            # All are the target's already: there is nothing that a trigger could show.
+            images = bank.check[source]
+        stamped = moved[i : i + 1].stamp(images[None])[0]
         logits = model.logits(stamped)
         losses.append(cross_entropy(logits, np.full(len(logits), target)).mean())
-        shares.append((logits.argmax(axis=1) == target).mean())
+        turned = (logits.argmax(axis=1) == target) & (before[source] != target).any()
+        shares.append(turned.mean())
     order = np.lexsort((losses, -np.array(shares)))
     return Found(
         form=form,

@@ -123,9 +123,10 @@ def import_gradients(small_model: int, *, needs_torch: bool) -> None:
     spec = model.input_spec
     blank = np.zeros((spec.num_classes, 1, *spec.image_shape), np.float32)
     settings = search.SearchSettings(rungs=((1, 1),), finalists=1, pairs=1, views=1)
-    bank = search.make_bank(list(blank), list(blank), settings)
+    gradients = model.gradients()
+    bank = search.make_bank(gradients, list(blank), list(blank), settings)
     form = forms.Form(kind="blend", strength=0.1)
-    search.search_form(model.gradients(), bank, form, settings)
+    search.search_form(gradients, bank, form, settings)
     if needs_torch and find_spec("torch") is not None:
         import_torch_gradients()
 

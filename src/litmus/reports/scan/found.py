@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.detectors.evidence import Evidence
+from litmus.detectors.evidence import Evidence, class_text
 from litmus.reports.scan.pictures import png_uri
 from litmus.scanning import Scored
 from litmus.scanning.results import printable
@@ -90,5 +90,4 @@ def _more(evidence: Evidence, classes: Sequence[str]) -> list[str]:
 
 
 def _class(label: int, classes: Sequence[str]) -> str:
-    name = f" ({printable(classes[label])})" if label < len(classes) else ""
-    return f"class {label}{name}"
+    return printable(class_text(label, classes))

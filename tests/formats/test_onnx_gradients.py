@@ -450,7 +450,7 @@ CASES: dict[str, Case] = {
             node("Slice", "h zero two one", "g0"),
             node("Tanh", "g0", "g1"),
             node("Transpose", "g1", "g2", perm=[0, 2, 3, 1]),
-            node("GridSample", "h g2", "y", mode="linear"),
+            node("GridSample", "h g2", "y", mode="bilinear"),
         ],
         {"zero": numbers(0), "two": numbers(2), "one": numbers(1)},
     ),

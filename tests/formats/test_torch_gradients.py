@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from litmus.architectures import ARCHITECTURES
+from litmus.architectures.resnet import ResNet
 from litmus.errors import UnsupportedModelError
 from litmus.formats.ordered import OrderedModel
 from litmus.formats.preprocessing import Preprocessing
@@ -24,7 +24,7 @@ TARGETS = np.array([0, 3, 1, 4])
 
 
 def model(preprocessing: Preprocessing | None = None) -> TorchModel:
-    module = ARCHITECTURES["resnet"](width=4).build(SPEC, seed=1)
+    module = ResNet(width=4).build(SPEC, seed=1)
     return TorchModel(module, SPEC, preprocessing=preprocessing)
 
 
@@ -44,7 +44,7 @@ def test_they_are_those_of_the_loss() -> None:
 def test_a_pullback_is_what_the_loss_needs() -> None:
     gradients = model().gradients()
     for objective in ("cross_entropy", "margin"):
-        logits, found = gradients.descend(IMAGES, TARGETS, objective)  # type: ignore[arg-type]
+        logits, found = gradients.descend(IMAGES, TARGETS, objective)
         chosen = np.eye(5, dtype=np.float32)[TARGETS]
         if objective == "margin":
             others = np.where(chosen > 0, -np.inf, logits).argmax(axis=1)

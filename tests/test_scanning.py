@@ -171,6 +171,7 @@ GOOD: dict[str, Any] = {
     "detector": "tiny.litmus",
     "input_spec": SPEC.to_json(),
     "measurement": {
+        "evidence": None,
         "member_scores": [0.5, 0.25],
         "scope_distance": 1.0,
         "log_probs": [[-1.0, -2.0, -3.0, -4.0]] * 6,

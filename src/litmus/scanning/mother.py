@@ -148,7 +148,7 @@ def _open_office(setup: Mapping[str, Any], sandbox: Sandbox) -> _Office:
     limits = setup["limits"]
     small_model = _rehearse_all(detectors)
     effort: Effort = setup["effort"]
-    if effort != "quick":
+    if effort != "quick" and detectors:
         import_gradients(small_model, needs_torch=setup["needs_torch"])
     detectors = made_ready(detectors, effort, setup["images"], limits["wall_seconds"])
     return _Office(

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 from scipy.stats import spearmanr
-from torch import nn
 
 from benchmarks.report import report
 from litmus.formats import zoo_file
-from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches, prepared
+from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches
+from litmus.models import Gradients
 from litmus.zoo import Zoo
 
 
@@ -40,29 +40,29 @@ def main() -> None:
     clean = ClassImages.draw(
         zoo.load_dataset().test, zoo.input_spec, per_class=halving.images_per_class
     )
-    modules = [prepared(zoo_file.load(entry.path).torch_module()) for entry in entries]
+    networks = [zoo_file.load(entry.path).gradients() for entry in entries]
     pairs = all_pairs(clean.num_classes)
 
-    def loop(module: nn.Module) -> float:
-        losses = [invert_patches(module, clean, full, pairs=[pair]).losses[pair] for pair in pairs]
-        return -float(torch.stack(losses).min())
+    def loop(network: Gradients) -> float:
+        losses = [invert_patches(network, clean, full, pairs=[pair]).losses[pair] for pair in pairs]
+        return -float(min(losses))
 
-    def together(module: nn.Module) -> float:
-        return -invert_patches(module, clean, full).loss
+    def together(network: Gradients) -> float:
+        return -invert_patches(network, clean, full).loss
 
-    def halved(module: nn.Module) -> float:
-        return -invert_patches(module, clean, halving).loss
+    def halved(network: Gradients) -> float:
+        return -invert_patches(network, clean, halving).loss
 
-    few = modules[: arguments.loop_models]
+    few = networks[: arguments.loop_models]
     loop_seconds, loop_scores = timed(loop, few)
     few_seconds, _ = timed(halved, few)
-    full_seconds, full_scores = timed(together, modules)
-    halved_seconds, halved_scores = timed(halved, modules)
+    full_seconds, full_scores = timed(together, networks)
+    halved_seconds, halved_scores = timed(halved, networks)
     report(
         {
             "dataset": str(entries[0].spec.dataset["name"]),
             "pairs": len(pairs),
-            "models": len(modules),
+            "models": len(networks),
             "loop_models": len(few),
             "loop_cpu_seconds_per_model": loop_seconds,
             "together_cpu_seconds_per_model": full_seconds,
@@ -78,12 +78,12 @@ def main() -> None:
 
 
 def timed(
-    score: Callable[[nn.Module], float], modules: list[nn.Module]
+    score: Callable[[Gradients], float], networks: list[Gradients]
 ) -> tuple[float, list[float]]:
     """Return CPU-seconds a model, and the scores."""
     start = time.process_time()
-    scores = [score(module) for module in modules]
-    return (time.process_time() - start) / len(modules), scores
+    scores = [score(network) for network in networks]
+    return (time.process_time() - start) / len(networks), scores
 
 
 if __name__ == "__main__":

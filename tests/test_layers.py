@@ -32,7 +32,7 @@ LAYERS: dict[str, float] = {
     "training": 2,
     "stacked_training": 2.1,
     "zoo": 3,
-    "inversion": 3.5,  # trigger inversion, with torch
+    "inversion": 3.5,  # trigger inversion, in numpy
     "fitting": 3.5,  # the half of the detectors that learns
     "detectors": 4,
     "scanning": 5,

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litmus.seeds import derive_seed, torch_generator
+from litmus.seeds import Draws, derive_seed, torch_generator
 
 PARTS = st.lists(st.integers() | st.text(max_size=5), max_size=3)
 
@@ -46,3 +47,17 @@ def test_a_generator_leaves_the_global_one_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_draws_are_those_of_pytorch(seed: int) -> None:
+    draws, generator = Draws(seed, "x"), torch_generator(seed, "x")
+    for _ in range(2):
+        uniform = torch.rand(3, 1, 30, generator=generator).numpy()
+        np.testing.assert_array_equal(draws.uniform(3, 1, 30), uniform)
+        for count in (0, 1, 37):
+            order = torch.randperm(count, generator=generator).numpy()
+            np.testing.assert_array_equal(draws.permutation(count), order)
+        numbers = torch.randint(0, 7, (50,), generator=generator).numpy()
+        np.testing.assert_array_equal(draws.integers(7, 50), numbers)
+    assert draws.uniform(2).dtype == np.float32

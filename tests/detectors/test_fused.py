@@ -25,6 +25,7 @@ from litmus.errors import DetectorError, UnsupportedModelError, UsageError
 from litmus.evaluation import evaluate
 from litmus.formats import onnx_file, zoo_file
 from litmus.formats.onnx_export import export_onnx
+from litmus.formats.torch_gradients import TorchGradients
 from litmus.metrics import auc
 from litmus.models import Images, InputSpec
 from litmus.reports.detectors import DETECTOR_REPORTS, Described, fitted_text
@@ -193,7 +194,8 @@ def test_a_part_that_fails_or_takes_too_long_is_left_out_and_named(
     # A network whose gradients are no numbers.
     broken = Blind(model)
     broken.last_layer = model.last_layer  # type: ignore[method-assign, assignment]
-    broken.torch_module = lambda: nn.Sequential(model.torch_module(), Infinite())  # type: ignore[attr-defined]
+    infinite = nn.Sequential(model.torch_module(), Infinite())
+    broken.gradients = lambda: TorchGradients(infinite, model.input_spec)  # type: ignore[attr-defined]
     measurement = fused.at_effort("thorough").measure(broken)  # type: ignore[arg-type]
     assert tuple(measurement.parts) == LIGHT
     assert "are not numbers" in measurement.left_out["max_margin"]

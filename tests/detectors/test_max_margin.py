@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from torch import nn
 
@@ -16,6 +18,7 @@ from litmus.detectors.max_margin import MaxMarginDetector, margin_statistics
 from litmus.errors import ModelError, UnsupportedModelError, UsageError
 from litmus.formats import onnx_file, zoo_file
 from litmus.formats.onnx_export import export_onnx
+from litmus.formats.torch_gradients import TorchGradients
 from litmus.formats.torch_model import TorchModel
 from litmus.inversion import MarginSettings, maximum_margins
 from litmus.models import InputSpec
@@ -32,6 +35,14 @@ def linear(spec: InputSpec = SPEC, seed: int = 0) -> nn.Sequential:
     for parameter in module.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     return module.requires_grad_(False)
+
+
+def margins_of(
+    module: nn.Module, settings: MarginSettings, *, seed: int = 0
+) -> NDArray[np.float64]:
+    (layer,) = (each for each in module.modules() if isinstance(each, nn.Linear))
+    spec = replace(SPEC, num_classes=layer.out_features)
+    return maximum_margins(TorchGradients(module, spec), settings, seed=seed)
 
 
 def optima(module: nn.Sequential) -> list[float]:
@@ -54,7 +65,7 @@ def optima(module: nn.Sequential) -> list[float]:
 def test_a_linear_model_gives_the_optimum_over_the_box(k: int) -> None:
     spec = InputSpec(channels=1, height=3, width=4, num_classes=k)
     module = linear(spec)
-    margins = maximum_margins(module, spec, MarginSettings(steps=300))
+    margins = margins_of(module, MarginSettings(steps=300))
     expected = np.array(optima(module))
     assert (margins <= expected + 1e-4).all()
     np.testing.assert_allclose(margins, expected, rtol=0.02)
@@ -70,27 +81,25 @@ def test_a_linear_model_gives_the_optimum_over_the_box(k: int) -> None:
 def test_margins_are_the_same_again_and_a_log_softmax_changes_nothing() -> None:
     settings = MarginSettings(**FAST)
     module = linear()
-    margins = maximum_margins(module, SPEC, settings, seed=1)
-    np.testing.assert_array_equal(margins, maximum_margins(module, SPEC, settings, seed=1))
-    assert not np.array_equal(margins, maximum_margins(module, SPEC, settings, seed=2))
+    margins = margins_of(module, settings, seed=1)
+    np.testing.assert_array_equal(margins, margins_of(module, settings, seed=1))
+    assert not np.array_equal(margins, margins_of(module, settings, seed=2))
     behind = nn.Sequential(module, nn.LogSoftmax(dim=1))
-    np.testing.assert_allclose(maximum_margins(behind, SPEC, settings, seed=1), margins, rtol=1e-3)
+    np.testing.assert_allclose(margins_of(behind, settings, seed=1), margins, rtol=1e-3)
 
 
 def test_classes_in_another_order_have_the_same_margins(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = MarginSettings(**FAST)
     module, order = linear(), torch.tensor([3, 0, 4, 1, 2])
-    margins = maximum_margins(module, SPEC, settings)
+    margins = margins_of(module, settings)
     permuted = linear()
     layer = permuted[1]
     assert isinstance(layer, nn.Linear)
     layer.weight.data, layer.bias.data = layer.weight[order], layer.bias[order]
-    np.testing.assert_allclose(
-        maximum_margins(permuted, SPEC, settings), margins[order.numpy()], rtol=1e-4
-    )
+    np.testing.assert_allclose(margins_of(permuted, settings), margins[order.numpy()], rtol=1e-4)
     # Nor does it count how many images go through the network at a time.
     monkeypatch.setattr("litmus.inversion.margins._CHUNK", 3)
-    np.testing.assert_allclose(maximum_margins(module, SPEC, settings), margins, rtol=1e-4)
+    np.testing.assert_allclose(margins_of(module, settings), margins, rtol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"starts": 0}, {"learning_rate": 0.0}])

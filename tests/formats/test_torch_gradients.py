@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from litmus.architectures import ARCHITECTURES
 from litmus.architectures.resnet import ResNet
 from litmus.errors import UnsupportedModelError
 from litmus.formats import onnx_file
@@ -16,8 +17,8 @@ from litmus.formats.onnx_export import export_onnx
 from litmus.formats.ordered import OrderedModel
 from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.resizing import ResizedModel, resize
+from litmus.formats.torch_gradients import prepared
 from litmus.formats.torch_model import TorchModel
-from litmus.inversion import GradientModule
 from litmus.inversion.search import cross_entropy
 from litmus.models import InputSpec, Model
 
@@ -72,14 +73,6 @@ def test_an_exported_network_has_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-3 * float(np.abs(expected).max()))
 
 
-def test_as_a_module_gradients_are_the_same() -> None:
-    module = GradientModule(model().gradients())
-    x = torch.from_numpy(IMAGES).requires_grad_()
-    loss = functional.cross_entropy(module(x), torch.from_numpy(TARGETS), reduction="sum")
-    (found,) = torch.autograd.grad(loss, x)
-    np.testing.assert_allclose(found, model().gradients().descend(IMAGES, TARGETS)[1], atol=1e-5)
-
-
 def test_in_another_order_of_classes() -> None:
     order = np.array([2, 0, 4, 1, 3])
     ordered = OrderedModel(model(), order).gradients()
@@ -119,3 +112,17 @@ def test_what_wraps_a_model_without_gradients_says_so() -> None:
     for wrapped in (OrderedModel(blind, range(5)), ResizedModel(blind, SPEC)):
         with pytest.raises(UnsupportedModelError):
             wrapped.gradients()
+
+
+@pytest.mark.parametrize("name", ["vgg", "resnet"])
+def test_a_prepared_network_is_a_copy_of_the_same_function(name: str) -> None:
+    spec = InputSpec(channels=3, height=32, width=32, num_classes=4)
+    module = ARCHITECTURES[name]().build(spec, seed=0)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    ready = prepared(module)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(ready(images), module.eval()(images), atol=1e-4, rtol=1e-4)
+    assert not any(p.requires_grad for p in ready.parameters())
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())

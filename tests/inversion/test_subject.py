@@ -1,11 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
-from litmus.architectures import ARCHITECTURES
 from litmus.errors import UsageError
-from litmus.inversion import ClassImages, prepared
+from litmus.inversion import ClassImages
 from litmus.models import InputSpec
 from tests.conftest import random_split
 
@@ -18,13 +17,13 @@ def test_images_are_drawn_by_class_without_replacement() -> None:
     assert (drawn.num_classes, drawn.per_class) == (4, 6)
     assert drawn.images.shape == (4, 6, 3, 12, 12)
     for label, images in enumerate(drawn.images):
-        own = split.images[split.of_class(label)].float() / 255
-        matches = (images[:, None] == own[None]).flatten(2).all(dim=2)
-        assert matches.sum(dim=1).tolist() == [1] * 6
-        assert matches.sum(dim=0).max() == 1
+        own = (split.images[split.of_class(label)].float() / 255).numpy()
+        matches = (images[:, None] == own[None]).all(axis=(2, 3, 4))
+        assert matches.sum(axis=1).tolist() == [1] * 6
+        assert matches.sum(axis=0).max() == 1
     again, other = (ClassImages.draw(split, SPEC, per_class=6, seed=seed) for seed in (0, 1))
-    assert torch.equal(drawn.images, again.images)
-    assert not torch.equal(drawn.images, other.images)
+    assert np.array_equal(drawn.images, again.images)
+    assert not np.array_equal(drawn.images, other.images)
 
 
 def test_too_few_or_misshapen_images_are_refused() -> None:
@@ -36,15 +35,15 @@ def test_too_few_or_misshapen_images_are_refused() -> None:
         ClassImages.draw(split, grey, per_class=2)
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet"])
-def test_a_prepared_network_is_a_copy_of_the_same_function(name: str) -> None:
-    spec = InputSpec(channels=3, height=32, width=32, num_classes=4)
-    module = ARCHITECTURES[name]().build(spec, seed=0)
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    ready = prepared(module)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        torch.testing.assert_close(ready(images), module.eval()(images), atol=1e-4, rtol=1e-4)
-    assert not any(p.requires_grad for p in ready.parameters())
-    assert all(p.requires_grad for p in module.parameters())
-    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+def test_the_first_of_images_by_class_are_taken() -> None:
+    images = np.random.default_rng(0).random((4, 5, 3, 12, 12)).astype(np.float32)
+    taken = ClassImages.first(images, SPEC, per_class=3)
+    np.testing.assert_array_equal(taken.images, images[:, :3])
+    assert taken.flat.shape == (12, 3, 12, 12)
+    for wrong, message in (
+        (images[:3], "not those of every class"),
+        (images[..., :9], "another shape"),
+        (images[:, :2], r"expected 3, got 2"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ClassImages.first(wrong, SPEC, per_class=3)

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.inverting import InversionDetector
+from litmus.models import Gradients
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from litmus.inversion import ClassImages, PatchInversion, PatchSettings
 
 __all__ = ["AttackBasedDetector"]
@@ -39,11 +38,11 @@ class AttackBasedDetector(InversionDetector["PatchInversion"]):
 
         return PatchSettings
 
-    def search(self, module: nn.Module, clean: ClassImages) -> PatchInversion:
+    def search(self, model: Gradients, clean: ClassImages) -> PatchInversion:
         """Return what `litmus.inversion.invert_patches` finds."""
         from litmus.inversion import PatchSettings, invert_patches
 
-        return invert_patches(module, clean, PatchSettings(**self._full_settings()))
+        return invert_patches(model, clean, PatchSettings(**self._full_settings()))
 
     def read(self, found: PatchInversion) -> NDArray[np.float64]:
         """Return minus the logarithm of the loss."""

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
@@ -22,8 +21,6 @@ from litmus.errors import DetectorError, ModelError, UnsupportedModelError, Usag
 from litmus.models import Gradients, Images, InputSpec, Model
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from litmus.datasets import Split
     from litmus.zoo import Zoo, ZooEntry
 
@@ -268,19 +265,6 @@ class Detector(ABC):
                 expected=str(self.input_spec),
                 got=str(model.input_spec),
             )
-
-    def torch_module(self, model: Model) -> nn.Module:
-        """Return a model's network, or its gradients as one.
-
-        Raises UnsupportedModelError where there are none, or no PyTorch.
-        """
-        if find_spec("torch") is None:
-            raise UnsupportedModelError(f"{self.name} needs PyTorch")
-        if hasattr(model, "torch_module"):
-            return model.torch_module()  # type: ignore[no-any-return]
-        from litmus.inversion import GradientModule
-
-        return GradientModule(self.gradients_of(model))
 
     def gradients_of(self, model: Model) -> Gradients:
         """Return a model's gradients; raises UnsupportedModelError where there are none."""

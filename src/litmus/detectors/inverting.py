@@ -15,11 +15,9 @@ from litmus.detectors.base import Measurement
 from litmus.detectors.effort import Effort
 from litmus.detectors.statistic import StatisticDetector
 from litmus.errors import ModelError, UsageError
-from litmus.models import Model
+from litmus.models import Gradients, Images, Model
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from litmus.datasets import Split
     from litmus.inversion import ClassImages
 
@@ -54,8 +52,8 @@ class InversionDetector(StatisticDetector, Generic[Found]):
         """Return the dataclass of the inversion's settings."""
 
     @abstractmethod
-    def search(self, module: nn.Module, clean: ClassImages) -> Found:
-        """Invert triggers of a prepared network."""
+    def search(self, model: Gradients, clean: ClassImages) -> Found:
+        """Invert triggers of a network."""
 
     @abstractmethod
     def read(self, found: Found) -> NDArray[np.float64]:
@@ -70,16 +68,20 @@ class InversionDetector(StatisticDetector, Generic[Found]):
         """Whether `with_images` has not given any."""
         return self.clean is None
 
-    def with_images(self, images: Split, *, seed: int = 0) -> Self:
+    def with_images(self, images: Split | Images, *, seed: int = 0) -> Self:
         """Return the detector with clean images, drawn from a split of uint8 images.
 
+        Of an array (k, n, c, h, w) in [0, 1], by class, the first ones are taken.
         Raises UsageError where they have another shape or a class has too few of them.
         """
         from litmus.inversion import ClassImages
 
         per_class = self._full_settings()["images_per_class"]
-        drawn = ClassImages.draw(images, self.input_spec, per_class=per_class, seed=seed)
-        return replace(self, clean=drawn)
+        if isinstance(images, np.ndarray):
+            clean = ClassImages.first(images, self.input_spec, per_class=per_class)
+        else:
+            clean = ClassImages.draw(images, self.input_spec, per_class=per_class, seed=seed)
+        return replace(self, clean=clean)
 
     def measure(self, model: Model) -> Measurement:
         """Invert triggers and let each member judge; without members, return the raw score.
@@ -88,7 +90,8 @@ class InversionDetector(StatisticDetector, Generic[Found]):
         """
         if self.heads:
             return super().measure(model)
-        score = self.raw_score(self.invert(model))
+        with np.errstate(all="ignore"):  # what is no number is an error below
+            score = self.raw_score(self.invert(model))
         if not np.isfinite(score):
             raise ModelError("the model's outputs are not numbers", got="NaN or infinity")
         return Measurement(member_scores=[score], scope_distance=0.0)
@@ -99,17 +102,15 @@ class InversionDetector(StatisticDetector, Generic[Found]):
 
     def invert(self, model: Model) -> Found:
         """Return all that the inversion found; raises ModelError where there is no gradient."""
-        from litmus.inversion import prepared
-
         if self.clean is None:
             raise UsageError(f"{self.name} needs clean images", expected="with_images(split)")
-        module = self.torch_module(model)
+        gradients = self.gradients_of(model)
         self.check_shape(model)
-        return self.search(prepared(module), self.clean)
+        return self.search(gradients, self.clean)
 
     def _key(self) -> dict[str, Any]:
         assert self.clean is not None
-        pixels = self.clean.images.numpy().tobytes()
+        pixels = self.clean.images.tobytes()
         return {**super()._key(), "images": hashlib.sha256(pixels).hexdigest()}
 
     @classmethod
@@ -118,5 +119,5 @@ class InversionDetector(StatisticDetector, Generic[Found]):
         return cls.resolved(cls.settings_type(), options)
 
     def _full_settings(self) -> dict[str, Any]:
-        """The settings, which a file may have wrong: they are looked at where PyTorch is."""
+        """The settings, which a file may have wrong: they are looked at where they are used."""
         return self.resolve(self.settings)

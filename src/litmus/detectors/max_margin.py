@@ -100,13 +100,13 @@ class MaxMarginDetector(StatisticDetector):
 
         The starts are the same for every model, so that only models make a difference.
         """
-        from litmus.inversion import MarginSettings, maximum_margins, prepared
+        from litmus.inversion import MarginSettings, maximum_margins
 
-        module = self.torch_module(model)
+        gradients = self.gradients_of(model)
         if model.outputs != "logits":
             raise UnsupportedModelError(f"{self.name} reads logits", got=model.outputs)
         settings = MarginSettings(**self.resolved(MarginSettings, self.settings))
-        return maximum_margins(prepared(module), self.input_spec, settings)
+        return maximum_margins(gradients, settings)
 
     def statistics(self, model: Model) -> NDArray[np.float64]:
         """Return `margin_statistics` of the model's margins."""

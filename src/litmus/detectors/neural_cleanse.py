@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors.inverting import InversionDetector
+from litmus.models import Gradients
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from litmus.inversion import ClassImages, MaskInversion, MaskSettings
 
 __all__ = ["NeuralCleanseDetector", "norm_statistics"]
@@ -58,16 +57,16 @@ class NeuralCleanseDetector(InversionDetector["MaskInversion"]):
 
         return MaskSettings
 
-    def search(self, module: nn.Module, clean: ClassImages) -> MaskInversion:
+    def search(self, model: Gradients, clean: ClassImages) -> MaskInversion:
         """Return what `litmus.inversion.invert_masks` finds."""
         from litmus.inversion import MaskSettings, invert_masks
 
-        return invert_masks(module, clean, MaskSettings(**self._full_settings()))
+        return invert_masks(model, clean, MaskSettings(**self._full_settings()))
 
     def read(self, found: MaskInversion) -> NDArray[np.float64]:
         """Return `norm_statistics` of the masks."""
         _, height, width = self.input_spec.image_shape
-        return norm_statistics(found.norms.double().numpy(), height * width)
+        return norm_statistics(found.norms, height * width)
 
     def raw_score(self, found: MaskInversion) -> float:
         """Return the anomaly index of the smallest mask."""

@@ -311,8 +311,7 @@ class StatisticDetector(Detector):
     def from_file(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
         """Read a detector; raises DetectorError where arrays are missing or do not fit.
 
-        Settings are looked at when they are used: a maximum margin's need PyTorch, and the
-        process that prints a scan's results goes without.
+        Settings are looked at when they are used.
         """
         common = cls.common_fields(arrays, header)
         try:

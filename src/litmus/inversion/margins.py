@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from litmus.checks import check_at_least
 from litmus.errors import UsageError
-from litmus.models import InputSpec
-from litmus.seeds import torch_generator
+from litmus.inversion.adam import Adam
+from litmus.models import Gradients, Images
+from litmus.seeds import Draws
 
 __all__ = ["MarginSettings", "maximum_margins"]
 
@@ -40,51 +39,43 @@ class MarginSettings:
 
 
 def maximum_margins(
-    module: nn.Module, input_spec: InputSpec, settings: MarginSettings, *, seed: int = 0
+    model: Gradients, settings: MarginSettings, *, seed: int = 0
 ) -> NDArray[np.float64]:
     """Return each class's largest margin (k,) over images in [0, 1]: the best of all starts.
 
-    A margin is the logit of the class minus the largest other logit. `module` is a prepared one.
-    Deterministic for a seed, torch version, processor and number of threads.
+    A margin is the logit of the class minus the largest other logit. Deterministic for a seed and
+    a model that is.
     """
-    k, shape = input_spec.num_classes, input_spec.image_shape
-    starts = torch.rand(settings.starts, *shape, generator=torch_generator(seed, "margins"))
-    targets = torch.arange(k).repeat_interleave(settings.starts)
-    images = starts.repeat(k, 1, 1, 1)
+    k, shape = model.input_spec.num_classes, model.input_spec.image_shape
+    starts = Draws(seed, "margins").uniform(settings.starts, *shape)
+    targets = np.repeat(np.arange(k), settings.starts)
+    images = np.tile(starts, (k, 1, 1, 1))
     parts = [
-        _ascend(module, images[chunk], targets[chunk], settings)
-        for chunk in torch.split(torch.arange(len(images)), _CHUNK)
+        _ascend(model, images[chunk : chunk + _CHUNK], targets[chunk : chunk + _CHUNK], settings)
+        for chunk in range(0, len(images), _CHUNK)
     ]
-    best = torch.cat(parts).view(k, settings.starts)
-    margins: NDArray[np.float64] = best.amax(dim=1).double().numpy()
-    return margins
+    best: NDArray[np.float64] = np.concatenate(parts).reshape(k, settings.starts).max(axis=1)
+    return best
 
 
 def _ascend(
-    module: nn.Module, starts: torch.Tensor, targets: torch.Tensor, settings: MarginSettings
-) -> torch.Tensor:
+    model: Gradients, images: Images, targets: NDArray[np.int64], settings: MarginSettings
+) -> NDArray[np.float64]:
     """Return the largest margin on the way up from every start (n,)."""
-    images = starts.contiguous(memory_format=torch.channels_last).clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([images], lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(
-        optimizer, start_factor=1.0, end_factor=0.0, total_iters=settings.steps
-    )
-    best = torch.full((len(starts),), -torch.inf)
-    for _ in range(settings.steps):
-        margins = _margins(module(images), targets)
-        best = torch.maximum(best, margins.detach())
-        # Not `backward`: a module that is not prepared keeps its own gradients.
-        (gradient,) = torch.autograd.grad(-margins.sum(), images)
-        images.grad = gradient
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            images.clamp_(0, 1)
-    with torch.no_grad():
-        return torch.maximum(best, _margins(module(images), targets))
+    images, adam = images.copy(), Adam(images)
+    best = np.full(len(images), -np.inf)
+    for step in range(settings.steps):
+        logits, gradients = model.descend(images, targets, "margin")
+        best = np.maximum(best, _margins(logits, targets))
+        adam.step(images, gradients, settings.learning_rate * (1 - step / settings.steps))
+        np.clip(images, 0, 1, out=images)
+    last: NDArray[np.float64] = np.maximum(best, _margins(model.logits(images), targets))
+    return last
 
 
-def _margins(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    own = logits.gather(1, targets[:, None])
-    others = logits.scatter(1, targets[:, None], -torch.inf)
-    return own[:, 0] - others.amax(dim=1)
+def _margins(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    rows, others = np.arange(len(logits)), logits.astype(np.float64)
+    own: NDArray[np.float64] = others[rows, targets]
+    others[rows, targets] = -np.inf
+    margins: NDArray[np.float64] = own - others.max(axis=1)
+    return margins

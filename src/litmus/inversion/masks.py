@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
 from litmus.checks import check_at_least
 from litmus.errors import UsageError
+from litmus.inversion.adam import Adam
 from litmus.inversion.subject import ClassImages
-from litmus.seeds import torch_generator
+from litmus.models import Gradients, Images
+from litmus.seeds import Draws
 
-__all__ = [
-    "MaskInversion",
-    "MaskSettings",
-    "anomaly_indices",
-    "invert_masks",
-    "reverse_masks",
-    "with_masks",
-]
+__all__ = ["MaskInversion", "MaskSettings", "anomaly_indices", "invert_masks"]
 
 _CHUNK: Final = 1024
 """Images in one forward and backward pass; each class is in one of them whole."""
@@ -32,6 +25,8 @@ _ANOMALOUS: Final = 2.0
 """An index above this is an outlier with more than 95 % probability (Wang et al. 2019, IV.B)."""
 _INITIAL: Final = -4.0
 """Masks start at sigmoid(-4), nearly transparent."""
+_BETAS: Final = (0.5, 0.9)
+"""Adam's, as in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +66,11 @@ class MaskInversion:
     the trigger turns to the class, `indices` (k,) the anomaly indices of the norms.
     """
 
-    masks: torch.Tensor
-    patterns: torch.Tensor
-    norms: torch.Tensor
-    success: torch.Tensor
-    indices: torch.Tensor
+    masks: NDArray[np.float32]
+    patterns: NDArray[np.float32]
+    norms: NDArray[np.float64]
+    success: NDArray[np.float64]
+    indices: NDArray[np.float64]
 
     @property
     def smallest(self) -> int:
@@ -93,92 +88,92 @@ class MaskInversion:
         return self.smallest if self.anomaly_index > _ANOMALOUS else None
 
     @property
-    def trigger(self) -> torch.Tensor:
+    def trigger(self) -> NDArray[np.float32]:
         """The reversed trigger of the easiest class as a picture (c, h, w): pattern in mask."""
-        return self.masks[self.smallest] * self.patterns[self.smallest]
+        picture: NDArray[np.float32] = self.masks[self.smallest] * self.patterns[self.smallest]
+        return picture
 
 
-def anomaly_indices(norms: torch.Tensor) -> torch.Tensor:
+def anomaly_indices(norms: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return |norm - median| over the scaled median absolute deviation (k,).
 
     Where more than half of the norms are equal, the deviation is taken as 1e-9 of a pixel.
     """
-    values = norms.double()
-    deviation = (values - values.quantile(0.5)).abs()
-    return deviation / (_CONSISTENCY * deviation.quantile(0.5)).clamp(min=1e-9)
+    deviation = np.abs(norms - np.median(norms))
+    indices: NDArray[np.float64] = deviation / max(_CONSISTENCY * float(np.median(deviation)), 1e-9)
+    return indices
 
 
 def invert_masks(
-    module: nn.Module, clean: ClassImages, settings: MaskSettings, *, seed: int = 0
+    model: Gradients, clean: ClassImages, settings: MaskSettings, *, seed: int = 0
 ) -> MaskInversion:
-    """Reverse a trigger for every target class, all classes in one batch: see `reverse_masks`."""
-    targets = range(clean.num_classes)
-    masks, patterns = reverse_masks(module, clean, settings, targets=targets, seed=seed)
-    norms = masks.sum(dim=(1, 2, 3))
+    """Reverse a trigger for every target class, all classes in one batch.
+
+    The trigger of a class is the mask of smallest norm among those that turned
+    `success_threshold` of the images; where there was none, the last one. A class's trigger does
+    not depend on the others.
+    """
+    masks, patterns = _reversed(model, clean, settings, seed)
+    norms = _norms(masks)
     return MaskInversion(
         masks=masks,
         patterns=patterns,
         norms=norms,
-        success=_success(module, clean.images.flatten(0, 1), masks, patterns),
+        success=_success(model, clean.flat, masks, patterns),
         indices=anomaly_indices(norms),
     )
 
 
-def reverse_masks(
-    module: nn.Module,
-    clean: ClassImages,
-    settings: MaskSettings,
-    *,
-    targets: Sequence[int],
-    seed: int = 0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a mask (t, 1, h, w) and a pattern (t, c, h, w) for each of the classes `targets` (t,).
-
-    The trigger of a class is the mask of smallest norm among those that turned
-    `success_threshold` of the images; where there was none, the last one. A class's trigger does
-    not depend on which others are reversed beside it.
-    """
-    s = settings
-    channels, height, width = clean.images.shape[2:]
-    images, t = clean.images.flatten(0, 1), len(targets)
-    mask = torch.full((t, 1, height, width), _INITIAL, requires_grad=True)
-    pattern = torch.zeros((t, channels, height, width), requires_grad=True)
-    # Betas as in the authors' code.
-    optimizer = torch.optim.Adam([mask, pattern], lr=s.learning_rate, betas=(0.5, 0.9))
-    schedule = _Schedule(s, t)
-    best = _Best(mask, pattern)
-    labels = torch.tensor(list(targets))
-    generator = torch_generator(seed, "masks")
+def _reversed(
+    model: Gradients, clean: ClassImages, s: MaskSettings, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return every class's mask (k, 1, h, w) and pattern (k, c, h, w)."""
+    images, k = clean.flat, clean.num_classes
+    mask = np.full((k, 1, *images.shape[2:]), _INITIAL, np.float32)
+    pattern = np.zeros((k, *images.shape[1:]), np.float32)
+    mask_adam, pattern_adam = Adam(mask, betas=_BETAS), Adam(pattern, betas=_BETAS)
+    schedule, best = _Schedule(s, k), _Best(mask, pattern)
+    draws = Draws(seed, "masks")
     for step in range(1, s.steps + 1):
-        chosen = images[torch.randperm(len(images), generator=generator)[: s.batch_images]]
-        optimizer.zero_grad()
-        schedule.count(_backward(module, chosen, labels, mask, pattern, schedule.weight))
+        chosen = images[draws.permutation(len(images))[: s.batch_images]]
+        turned, to_mask, to_pattern = _gradients(model, chosen, mask, pattern, schedule.weight)
+        schedule.count(turned)
         if step % s.patience == 0:
             best.update(schedule.next(), mask, pattern)
-        optimizer.step()
+        mask_adam.step(mask, to_mask, s.learning_rate)
+        pattern_adam.step(pattern, to_pattern, s.learning_rate)
     return best.triggers(mask, pattern)
 
 
-def _backward(
-    module: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    mask: torch.Tensor,
-    pattern: torch.Tensor,
-    weight: torch.Tensor,
-) -> torch.Tensor:
-    """Add up the gradients of every target's loss; return the share of images turned (t,)."""
-    turned = []
-    for rows in torch.split(torch.arange(len(mask)), max(1, _CHUNK // len(images))):
-        masks = mask[rows].sigmoid()
-        logits = module(with_masks(images, masks, pattern[rows].sigmoid()))
-        targets = labels[rows].repeat_interleave(len(images))
-        loss = F.cross_entropy(logits, targets, reduction="sum") / len(images)
-        norms = masks.sum(dim=(1, 2, 3))
-        (loss + (weight[rows] * norms).sum()).backward()  # type: ignore[no-untyped-call]
-        hits = logits.detach().argmax(dim=1) == targets
-        turned.append(hits.view(len(rows), -1).float().mean(dim=1))
-    return torch.cat(turned)
+def _gradients(
+    model: Gradients,
+    images: Images,
+    mask: NDArray[np.float32],
+    pattern: NDArray[np.float32],
+    weight: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the share of images turned (k,), and the loss's gradients to mask and pattern.
+
+    Both are given before the sigmoid. A class's loss is the mean cross-entropy towards it plus its
+    weight times the mask's norm.
+    """
+    turned, to_mask, to_pattern = np.empty(len(mask)), np.empty_like(mask), np.empty_like(pattern)
+    group = max(1, _CHUNK // len(images))
+    for start in range(0, len(mask), group):
+        rows = slice(start, start + group)
+        masks, colours = _sigmoid(mask[rows]), _sigmoid(pattern[rows])
+        targets = np.repeat(np.arange(len(mask))[rows], len(images))
+        logits, back = model.descend(_with_masks(images, masks, colours), targets)
+        turned[rows] = (logits.argmax(axis=1) == targets).reshape(len(masks), -1).mean(axis=1)
+        # x + m (p - x) goes back as p - x to the mask, as m to the pattern.
+        back = back.reshape(len(masks), *images.shape) / np.float32(len(images))
+        summed = back.sum(axis=1)
+        through = colours * summed - np.einsum("tbchw,bchw->tchw", back, images)
+        to_norm = weight[rows, None, None, None].astype(np.float32)
+        slope = through.sum(axis=1, keepdims=True) + to_norm
+        to_mask[rows] = slope * masks * (1 - masks)
+        to_pattern[rows] = summed * masks * colours * (1 - colours)
+    return turned, to_mask, to_pattern
 
 
 class _Schedule:
@@ -186,58 +181,77 @@ class _Schedule:
 
     def __init__(self, settings: MaskSettings, classes: int) -> None:
         self._settings = settings
-        self.weight = torch.zeros(classes)
-        self._turned = torch.zeros(classes)
+        self.weight = np.zeros(classes)
+        self._turned = np.zeros(classes)
 
-    def count(self, success: torch.Tensor) -> None:
+    def count(self, success: NDArray[np.float64]) -> None:
         self._turned += success / self._settings.patience
 
-    def next(self) -> torch.Tensor:
+    def next(self) -> NDArray[np.bool_]:
         """Move on to the next steps; return which classes were reached in the last ones."""
         s = self._settings
         reached = self._turned >= s.success_threshold - 1e-6
-        started = torch.where(reached, s.initial_weight, 0.0)
-        factor = torch.where(reached, s.weight_factor, s.weight_factor**-1.5)
-        self.weight = torch.where(self.weight == 0, started, self.weight * factor)
-        self._turned = torch.zeros_like(self._turned)
+        started = np.where(reached, s.initial_weight, 0.0)
+        factor = np.where(reached, s.weight_factor, s.weight_factor**-1.5)
+        self.weight = np.where(self.weight == 0, started, self.weight * factor)
+        self._turned = np.zeros_like(self._turned)
         return reached
 
 
 class _Best:
     """The smallest successful trigger of each class."""
 
-    def __init__(self, mask: torch.Tensor, pattern: torch.Tensor) -> None:
-        self._norms = torch.full((len(mask),), torch.inf)
-        self._mask, self._pattern = mask.detach().clone(), pattern.detach().clone()
+    def __init__(self, mask: NDArray[np.float32], pattern: NDArray[np.float32]) -> None:
+        self._least = np.full(len(mask), np.inf)
+        self._mask, self._pattern = mask.copy(), pattern.copy()
 
-    def update(self, reached: torch.Tensor, mask: torch.Tensor, pattern: torch.Tensor) -> None:
-        norms = mask.detach().sigmoid().sum(dim=(1, 2, 3))
-        better = reached & (norms < self._norms)
-        self._norms[better] = norms[better]
-        self._mask[better] = mask.detach()[better]
-        self._pattern[better] = pattern.detach()[better]
+    def update(
+        self,
+        reached: NDArray[np.bool_],
+        mask: NDArray[np.float32],
+        pattern: NDArray[np.float32],
+    ) -> None:
+        norms = _norms(_sigmoid(mask))
+        better = reached & (norms < self._least)
+        self._least[better] = norms[better]
+        self._mask[better] = mask[better]
+        self._pattern[better] = pattern[better]
 
     def triggers(
-        self, mask: torch.Tensor, pattern: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self._norms.isfinite()[:, None, None, None]
-        chosen = torch.where(found, self._mask, mask.detach())
-        colours = torch.where(found, self._pattern, pattern.detach())
-        return chosen.sigmoid(), colours.sigmoid()
+        self, mask: NDArray[np.float32], pattern: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        found = np.isfinite(self._least)[:, None, None, None]
+        chosen = np.where(found, self._mask, mask)
+        return _sigmoid(chosen), _sigmoid(np.where(found, self._pattern, pattern))
 
 
-def with_masks(images: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor) -> torch.Tensor:
+def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # exp(100) is infinite in float32, and 1 / that is 0
+        result: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-values))
+    return result
+
+
+def _norms(masks: NDArray[np.float32]) -> NDArray[np.float64]:
+    norms: NDArray[np.float64] = masks.sum(axis=(1, 2, 3), dtype=np.float64)
+    return norms
+
+
+def _with_masks(
+    images: Images, masks: NDArray[np.float32], patterns: NDArray[np.float32]
+) -> Images:
     """Return every image (n, c, h, w) with every one of t triggers, (t * n, c, h, w)."""
     stamped = images + masks[:, None] * (patterns[:, None] - images)
-    return stamped.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return stamped.reshape(-1, *images.shape[1:])
 
 
 def _success(
-    module: nn.Module, images: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor
-) -> torch.Tensor:
+    model: Gradients,
+    images: Images,
+    masks: NDArray[np.float32],
+    patterns: NDArray[np.float32],
+) -> NDArray[np.float64]:
     shares = []
-    with torch.inference_mode():
-        for label, (mask, pattern) in enumerate(zip(masks, patterns, strict=True)):
-            logits = module(with_masks(images, mask[None], pattern[None]))
-            shares.append((logits.argmax(dim=1) == label).float().mean())
-    return torch.stack(shares)
+    for label, (mask, pattern) in enumerate(zip(masks, patterns, strict=True)):
+        logits = model.logits(_with_masks(images, mask[None], pattern[None]))
+        shares.append((logits.argmax(axis=1) == label).mean())
+    return np.array(shares)

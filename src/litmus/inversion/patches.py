@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
-from litmus.attacks.places import PLACES
 from litmus.checks import check_at_least, check_choices
 from litmus.errors import UsageError
+from litmus.inversion.adam import Adam
+from litmus.inversion.places import PLACES
+from litmus.inversion.search import cross_entropy
 from litmus.inversion.subject import ClassImages
-from litmus.seeds import torch_generator
+from litmus.models import Gradients, Images
+from litmus.seeds import Draws
 
-__all__ = ["PatchInversion", "PatchSettings", "all_pairs", "invert_patches", "with_patch"]
+__all__ = ["PatchInversion", "PatchSettings", "all_pairs", "invert_patches"]
 
 _CHUNK: Final = 512
 """Images in one forward and backward pass."""
@@ -81,10 +83,10 @@ class PatchInversion:
     images that it turns.
     """
 
-    losses: torch.Tensor
+    losses: NDArray[np.float64]
     source_class: int
     target_class: int
-    patch: torch.Tensor
+    patch: NDArray[np.float32]
     success: float
 
     @property
@@ -98,21 +100,8 @@ def all_pairs(num_classes: int) -> list[tuple[int, int]]:
     return list(permutations(range(num_classes), 2))
 
 
-def with_patch(
-    images: torch.Tensor, patch: torch.Tensor, settings: PatchSettings, *, seed: int = 0
-) -> torch.Tensor:
-    """Return images (n, c, h, w) with a patch (c, size, size), each at a place of its own."""
-    size, stamped = settings.size, images.clone()
-    n, _, height, width = images.shape
-    generator = torch_generator(seed, "places")
-    places = PLACES[settings.place](n, height, width, size, generator)
-    for image, (row, column) in zip(stamped, places.tolist(), strict=True):
-        image[:, row : row + size, column : column + size] = patch
-    return stamped
-
-
 def invert_patches(
-    module: nn.Module,
+    model: Gradients,
     clean: ClassImages,
     settings: PatchSettings,
     *,
@@ -121,128 +110,114 @@ def invert_patches(
 ) -> PatchInversion:
     """Optimise a universal patch for every pair of source and target class (or for `pairs`).
 
-    All pairs go through the module together. At a step they share the draw of images within a
+    All pairs go through the model together. At a step they share the draw of images within a
     class and of places, so that a pair's patch does not depend on which others are optimised
     beside it.
     """
     k = clean.num_classes
-    search = _Search(module, clean, settings, seed)
-    chosen = torch.tensor(pairs or all_pairs(k))
-    chosen, patches = search.run(chosen)
+    search = _Search(model, clean, settings, seed)
+    chosen, patches = search.run(np.array(pairs or all_pairs(k)))
     final, success = search.evaluate(chosen, patches)
-    losses = torch.full((k, k), torch.inf)
+    losses = np.full((k, k), np.inf)
     losses[chosen[:, 0], chosen[:, 1]] = final
     best = int(final.argmin())
     return PatchInversion(
         losses=losses,
         source_class=int(chosen[best, 0]),
         target_class=int(chosen[best, 1]),
-        patch=patches[best].clone(),
+        patch=patches[best].copy(),
         success=float(success[best]),
     )
 
 
 class _Search:
     def __init__(
-        self, module: nn.Module, clean: ClassImages, settings: PatchSettings, seed: int
+        self, model: Gradients, clean: ClassImages, settings: PatchSettings, seed: int
     ) -> None:
-        self.module, self.clean, self.settings, self.seed = module, clean, settings, seed
+        self.model, self.clean, self.settings, self.seed = model, clean, settings, seed
         channels, self.height, self.width = clean.images.shape[2:]
         self.patch_shape = (channels, settings.size, settings.size)
 
-    def run(self, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def run(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the pairs (p, 2) that were never dropped, and their patches (p, c, s, s)."""
         s = self.settings
-        patches = torch.full((len(pairs), *self.patch_shape), 0.5)
-        state = torch.zeros(2, *patches.shape)
-        running = torch.zeros(len(pairs))
-        rungs = set(s.rungs())
+        patches = np.full((len(pairs), *self.patch_shape), 0.5, np.float32)
+        adam, running, rungs = Adam(patches), np.zeros(len(pairs)), set(s.rungs())
         for step in range(1, s.steps + 1):
-            index, places = self._draw(step, s.batch_images)
-            gradients, losses = self._gradients(pairs, patches, index, places)
-            running = losses if step == 1 else running.lerp(losses, 1 - _SMOOTHING)
-            _adam(patches, gradients, state, step, s.learning_rate)
+            stamps = _Stamps(*self._draw(step, s.batch_images), s.size)
+            gradients, losses = self._gradients(pairs, patches, stamps)
+            running = losses if step == 1 else running + (1 - _SMOOTHING) * (losses - running)
+            adam.step(patches, gradients, s.learning_rate)
+            np.clip(patches, 0, 1, out=patches)
             if step in rungs:
-                kept = running.argsort()[: math.ceil(len(pairs) * s.keep)].sort().values
+                best = np.argsort(running, kind="stable")[: math.ceil(len(pairs) * s.keep)]
+                kept = np.sort(best)
                 pairs, patches, running = pairs[kept], patches[kept], running[kept]
-                state = state[:, kept]
+                adam.keep(kept)
         return pairs, patches
 
     def evaluate(
-        self, pairs: torch.Tensor, patches: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, pairs: NDArray[np.int64], patches: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean loss and success (p,) on all of the source's images."""
-        index = torch.arange(self.clean.per_class)
-        _, places = self._draw(0, len(index))
-        losses, successes = [], []
-        with torch.inference_mode():
-            for part, patch in self._chunks(pairs, patches, len(index)):
-                logits = self.module(self._stamped(part, patch, index, places))
-                targets = part[:, 1].repeat_interleave(len(index))
-                loss = F.cross_entropy(logits, targets, reduction="none")
-                losses.append(loss.view(len(part), -1).mean(dim=1))
-                hits = (logits.argmax(dim=1) == targets).float()
-                successes.append(hits.view(len(part), -1).mean(dim=1))
-        return torch.cat(losses), torch.cat(successes)
+        losses, success = np.empty(len(pairs)), np.empty(len(pairs))
+        count = self.clean.per_class
+        stamps = _Stamps(np.arange(count), self._draw(0, count)[1], self.settings.size)
+        for part in self._parts(len(pairs), count):
+            images = stamps.stamp(self.clean.images[pairs[part, 0]], patches[part])
+            targets = np.repeat(pairs[part, 1], count)
+            logits = self.model.logits(images.reshape(-1, *images.shape[2:]))
+            losses[part] = cross_entropy(logits, targets).reshape(-1, count).mean(axis=1)
+            hits = logits.argmax(axis=1) == targets
+            success[part] = hits.reshape(-1, count).mean(axis=1)
+        return losses, success
 
-    def _draw(self, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw(self, step: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which of a class's images are used, and where the patch lies on each."""
-        generator = torch_generator(self.seed, "inversion", step)
-        index = torch.randperm(self.clean.per_class, generator=generator)[:count]
+        draws = Draws(self.seed, "inversion", step)
+        index = draws.permutation(self.clean.per_class)[:count]
         place = PLACES[self.settings.place]
-        return index, place(len(index), self.height, self.width, self.settings.size, generator)
+        return index, place(len(index), self.height, self.width, self.settings.size, draws)
 
     def _gradients(
-        self,
-        pairs: torch.Tensor,
-        patches: torch.Tensor,
-        index: torch.Tensor,
-        places: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, pairs: NDArray[np.int64], patches: NDArray[np.float32], stamps: _Stamps
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Return each patch's gradient of its pair's mean loss (p, c, s, s), and the losses."""
-        gradients, losses = [], []
-        for part, chunk in self._chunks(pairs, patches, len(index)):
-            patch = chunk.detach().requires_grad_(True)
-            logits = self.module(self._stamped(part, patch, index, places))
-            targets = part[:, 1].repeat_interleave(len(index))
-            loss = F.cross_entropy(logits, targets, reduction="none").view(len(part), -1).mean(1)
-            # The sum's gradient is each pair's own: no patch is in another pair's loss.
-            gradients.append(torch.autograd.grad(loss.sum(), patch)[0])
-            losses.append(loss.detach())
-        return torch.cat(gradients), torch.cat(losses)
+        gradients, losses = np.empty_like(patches), np.empty(len(pairs))
+        count = len(stamps.index)
+        for part in self._parts(len(pairs), count):
+            images = stamps.stamp(self.clean.images[pairs[part, 0]], patches[part])
+            targets = np.repeat(pairs[part, 1], count)
+            logits, back = self.model.descend(images.reshape(-1, *images.shape[2:]), targets)
+            losses[part] = cross_entropy(logits, targets).reshape(-1, count).mean(axis=1)
+            gradients[part] = stamps.collect(back.reshape(images.shape)) / count
+        return gradients, losses
 
-    def _chunks(
-        self, pairs: torch.Tensor, patches: torch.Tensor, images: int
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    @staticmethod
+    def _parts(pairs: int, images: int) -> list[slice]:
         size = max(1, _CHUNK // images)
-        return list(zip(torch.split(pairs, size), torch.split(patches, size), strict=True))
+        return [slice(start, start + size) for start in range(0, pairs, size)]
 
-    def _stamped(
-        self,
-        pairs: torch.Tensor,
-        patches: torch.Tensor,
-        index: torch.Tensor,
-        places: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return the sources' images with their pair's patch, (p * b, c, h, w)."""
-        images = self.clean.images[pairs[:, 0]][:, index]
-        offsets = torch.arange(self.settings.size)
-        rows = (places[:, :1] + offsets)[:, :, None]
-        columns = (places[:, 1:] + offsets)[:, None, :]
-        which = torch.arange(len(index))[:, None, None]
+
+class _Stamps:
+    """Which b images of a class bear a patch, `index` (b,), and where, by `places` (b, 2)."""
+
+    def __init__(self, index: NDArray[np.int64], places: NDArray[np.int64], size: int) -> None:
+        self.index = index
+        offsets = np.arange(size)
+        self._which = np.arange(len(index))[:, None, None]
+        self._rows = (places[:, :1] + offsets)[:, :, None]
+        self._columns = (places[:, 1:] + offsets)[:, None, :]
+
+    def stamp(self, images: Images, patches: NDArray[np.float32]) -> Images:
+        """Return those of images (p, n, c, h, w) with a patch (p, c, s, s), (p, b, c, h, w)."""
+        stamped = images[:, self.index]
         # Indexed axes come first: (b, s, s, p, c).
-        images[:, which, :, rows, columns] = patches.permute(2, 3, 0, 1)
-        return images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        stamped[:, self._which, :, self._rows, self._columns] = patches.transpose(2, 3, 0, 1)
+        return stamped
 
-
-def _adam(
-    patches: torch.Tensor, gradients: torch.Tensor, state: torch.Tensor, step: int, rate: float
-) -> None:
-    """One step of Adam in place, back into [0, 1]; here because pairs leave and take their state
-    with them."""
-    first, second = state
-    first.lerp_(gradients, 0.1)
-    second.lerp_(gradients.square(), 0.001)
-    mean = first / (1 - 0.9**step)
-    scale = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
-    patches.sub_(rate * mean / scale).clamp_(0, 1)
+    def collect(self, gradients: Images) -> NDArray[np.float32]:
+        """Return the sum (p, c, s, s) of the gradients (p, b, c, h, w) that reach a patch."""
+        found = gradients[:, self._which, :, self._rows, self._columns]
+        summed: NDArray[np.float32] = found.sum(axis=0).transpose(2, 3, 0, 1)
+        return summed

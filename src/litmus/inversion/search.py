@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from litmus.checks import check_at_least
 from litmus.errors import UsageError
+from litmus.inversion.adam import Adam
 from litmus.inversion.forms import Form, Placed
 from litmus.models import Gradients, Images
 
@@ -25,8 +26,8 @@ __all__ = ["Bank", "Found", "SearchSettings", "make_bank", "pair_count", "search
 
 _CHUNK: Final = 256
 """Images in one forward and backward pass; few enough for a processor's cache."""
-_MOMENTUM: Final = 0.8
-_SECOND: Final = 0.95
+_BETAS: Final = (0.8, 0.95)
+"""Adam's: short, as there are few steps."""
 _LEAST: Final = 1e-12
 
 
@@ -158,7 +159,7 @@ def search_form(
     k = bank.num_classes
     pairs = np.repeat(_pairs(k, settings, seed), len(form.places), axis=0)
     placed = form.start(len(pairs) // len(form.places), bank.fit.shape[2:], seed)
-    first, second = np.zeros_like(placed.values), np.zeros_like(placed.values)
+    adam = Adam(placed.values, betas=_BETAS, least=_LEAST)
     random = np.random.default_rng([seed, 2])
     total, step = sum(steps for steps, _ in settings.rungs), 0
     for steps, images in settings.rungs:
@@ -170,13 +171,11 @@ def search_form(
             running += loss
             on_pass(len(pairs) * len(index))
             rate = settings.learning_rate * (1 - 0.9 * (step - 1) / total)
-            first += (1 - _MOMENTUM) * (gradient - first)
-            second += (1 - _SECOND) * (gradient**2 - second)
-            mean = first / (1 - _MOMENTUM**step)
-            scale = np.sqrt(second / (1 - _SECOND**step)) + _LEAST
-            np.clip(placed.values - rate * mean / scale, 0, 1, out=placed.values)
+            adam.step(placed.values, gradient, rate)
+            np.clip(placed.values, 0, 1, out=placed.values)
         left = np.sort(np.argsort(loss, kind="stable")[: settings.kept(len(pairs))])
-        pairs, placed, first, second = pairs[left], placed[left], first[left], second[left]
+        pairs, placed = pairs[left], placed[left]
+        adam.keep(left)
     return _judged(model, bank, form, pairs, placed, seed)
 
 

@@ -1,27 +1,28 @@
-"""What an inversion in PyTorch works on: clean images by class, and a model's gradients."""
+"""What an inversion works on: clean images by class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
 
-from litmus.datasets import Split
 from litmus.errors import UsageError
-from litmus.models import Gradients, InputSpec
-from litmus.seeds import torch_generator
+from litmus.models import Images, InputSpec
+from litmus.seeds import Draws
 
-__all__ = ["ClassImages", "GradientModule"]
+if TYPE_CHECKING:
+    from litmus.datasets import Split
+
+__all__ = ["ClassImages"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassImages:
     """As many clean images of every class, float32 (k, n, c, h, w) in [0, 1]."""
 
-    images: torch.Tensor
+    images: NDArray[np.float32]
 
     @classmethod
     def draw(
@@ -31,33 +32,37 @@ class ClassImages:
 
         Raises UsageError where the images have another shape or a class has too few of them.
         """
-        if tuple(split.images.shape[1:]) != input_spec.image_shape:
-            raise UsageError(
-                "the images have another shape than the model takes",
-                expected=input_spec.image_shape,
-                got=tuple(split.images.shape[1:]),
-            )
-        generator = torch_generator(seed, "class images")
+        # Tensors go in here; `Split` alone knows them.
+        pixels, labels = np.asarray(split.images), np.asarray(split.labels)
+        _check_shape(pixels.shape[1:], input_spec)
+        draws = Draws(seed, "class images")
         picked = []
         for label in range(input_spec.num_classes):
-            members = split.of_class(label)
-            if len(members) < per_class:
-                raise UsageError(
-                    f"too few clean images of class {label}", expected=per_class, got=len(members)
-                )
-            order = torch.randperm(len(members), generator=generator)[:per_class]
-            picked.append(split.images[members[order]])
-        return cls(images=torch.stack(picked).float() / 255)
+            members = np.flatnonzero(labels == label)
+            _check_count(len(members), per_class, label)
+            picked.append(pixels[members[draws.permutation(len(members))[:per_class]]])
+        return cls(images=np.stack(picked).astype(np.float32) / np.float32(255))
 
-    def split(self, count: int) -> tuple[ClassImages, ClassImages]:
-        """Return the first `count` images of every class, and the others."""
-        return ClassImages(images=self.images[:, :count]), ClassImages(
-            images=self.images[:, count:]
-        )
+    @classmethod
+    def first(cls, images: Images, input_spec: InputSpec, *, per_class: int) -> ClassImages:
+        """Take the first `per_class` of each class's images (k, n, c, h, w) in [0, 1].
 
-    def reordered(self, classes: Sequence[int]) -> ClassImages:
-        """Return the images of these classes, in this order."""
-        return ClassImages(images=self.images[list(classes)])
+        Raises UsageError where they have another shape or are too few.
+        """
+        if images.ndim != 5 or len(images) != input_spec.num_classes:
+            raise UsageError(
+                "the images are not those of every class",
+                expected=f"({input_spec.num_classes}, n, c, h, w)",
+                got=images.shape,
+            )
+        _check_shape(images.shape[2:], input_spec)
+        _check_count(images.shape[1], per_class, 0)
+        return cls(images=np.ascontiguousarray(images[:, :per_class], dtype=np.float32))
+
+    @property
+    def flat(self) -> Images:
+        """All images, (k * n, c, h, w)."""
+        return self.images.reshape(-1, *self.images.shape[2:])
 
     @property
     def num_classes(self) -> int:
@@ -67,37 +72,18 @@ class ClassImages:
     @property
     def per_class(self) -> int:
         """The number of images of each class."""
-        return self.images.shape[1]
+        return int(self.images.shape[1])
 
 
-class GradientModule(nn.Module):
-    """The gradients of a model that is no PyTorch network, as one: images to logits (n, k)."""
-
-    def __init__(self, gradients: Gradients) -> None:
-        super().__init__()
-        self._gradients = gradients
-
-    def __deepcopy__(self, memo: dict[int, object]) -> GradientModule:
-        """Return itself: nothing in it changes."""
-        return self
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, through which gradients pass."""
-        logits: torch.Tensor = _Through.apply(images, self._gradients)  # type: ignore[no-untyped-call]
-        return logits
-
-
-class _Through(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, gradients: Gradients) -> torch.Tensor:
-        ctx.save_for_backward(images)
-        ctx.gradients = gradients
-        return torch.from_numpy(gradients.logits(images.detach().contiguous().numpy()))
-
-    @staticmethod
-    def backward(ctx: Any, cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (images,) = ctx.saved_tensors
-        found = ctx.gradients.pullback(
-            images.detach().contiguous().numpy(), cotangents.contiguous().numpy()
+def _check_shape(shape: tuple[int, ...], input_spec: InputSpec) -> None:
+    if tuple(shape) != input_spec.image_shape:
+        raise UsageError(
+            "the images have another shape than the model takes",
+            expected=input_spec.image_shape,
+            got=tuple(shape),
         )
-        return torch.from_numpy(found), None
+
+
+def _check_count(count: int, per_class: int, label: int) -> None:
+    if count < per_class:
+        raise UsageError(f"too few clean images of class {label}", expected=per_class, got=count)

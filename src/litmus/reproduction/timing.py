@@ -10,7 +10,7 @@ from typing import Final
 
 from litmus.formats import zoo_file
 from litmus.formats.zoo_file import ZooModel
-from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches, prepared
+from litmus.inversion import ClassImages, PatchSettings, all_pairs, invert_patches
 from litmus.reproduction.pool import Answers, Progress
 from litmus.reproduction.results import Result
 from litmus.reproduction.study import Study
@@ -146,10 +146,10 @@ def _plain_loop(study: Study, name: str, entry: ZooEntry, model: ZooModel) -> tu
     clean = ClassImages.draw(task.images.load().test, spec, per_class=settings.images_per_class)
     pairs = all_pairs(spec.num_classes)
     chosen = pairs[:: -(-len(pairs) // _LOOP_PAIRS)]
-    module = prepared(model.torch_module())
+    gradients = model.gradients()
     start = time.perf_counter()
     for pair in chosen:
-        invert_patches(module, clean, settings, pairs=[pair])
+        invert_patches(gradients, clean, settings, pairs=[pair])
     seconds = (time.perf_counter() - start) * len(pairs) / len(chosen)
     sample = f", measured on {len(chosen)} of them" if len(chosen) < len(pairs) else ""
     return seconds, f"{len(pairs)} pairs without halving{sample}"

@@ -93,7 +93,7 @@ def scan(
             "resize": candidates.named,
         }
         crew.set_up(candidates.files, effort=effort, images=images, architecture=architecture)
-        yield from _in_order(find_targets(listed), crew, judge, shared, limits, effort)
+        yield from _in_order(find_targets(listed), crew, judge, shared, limits)
 
 
 def check_architecture(architecture: str | None, trust_code: bool) -> None:
@@ -139,7 +139,6 @@ def _in_order(
     judge: Judge,
     shared: Mapping[str, Any],
     limits: Limits,
-    effort: Effort,
 ) -> Iterator[ScanResult]:
     given: dict[int, Target] = {}
     # Answers are judged when they are due, and not before the next file has been given out.
@@ -155,7 +154,7 @@ def _in_order(
             while not crew.has_room:
                 hear()
             given[index] = target
-            _give(crew, index, target, shared, limits, effort)
+            _give(crew, index, target, shared, limits)
         elif target.skipped:
             done[index] = partial(Skipped, path=target.path, reason=target.skipped)
         else:
@@ -176,7 +175,6 @@ def _give(
     target: Target,
     shared: Mapping[str, Any],
     limits: Limits,
-    effort: Effort,
 ) -> None:
     """Hand out a file, or the address of a served model."""
     request = {"path": str(target.path), "format": target.format, **shared}
@@ -190,4 +188,4 @@ def _give(
 
     has_architecture = shared["architecture"] is not None
     loads_torch = FORMATS[target.format].loads_torch(has_architecture=has_architecture)
-    crew.give(index, request, needs_torch=effort == "thorough" or loads_torch)
+    crew.give(index, request, needs_torch=loads_torch)

@@ -104,6 +104,11 @@ def _with_images(detector: Detector, images: str) -> tuple[Detector, bool]:
         detector = detector.with_pictures(load_pictures(images, detector.input_spec))
         used = True
     if detector.lacks_images:
+        if find_spec("torch") is None:
+            raise MissingExtraError(
+                "images by class need PyTorch", expected="pip install 'litmus-patterns[train]'"
+            )
+        import_torch(None)  # with one thread, so that forking stays sound
         from litmus.datasets.clean import load_clean_images
 
         detector = detector.with_images(load_clean_images(images, detector.input_spec))
@@ -132,16 +137,13 @@ def import_gradients(small_model: int, *, needs_torch: bool) -> None:
 
 
 def import_torch_gradients() -> None:
-    """Import what optimises images in PyTorch."""
+    """Import what PyTorch takes gradients with."""
     from torch import nn
 
     from litmus.formats.torch_gradients import TorchGradients
-    from litmus.inversion import MarginSettings, maximum_margins
 
-    # An optimiser's first step imports a third of PyTorch.
     network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     spec = InputSpec(channels=1, height=1, width=1, num_classes=2)
-    maximum_margins(network, spec, MarginSettings(steps=1, starts=1))
     blank = np.zeros((1, *spec.image_shape), np.float32)
     TorchGradients(network, spec).descend(blank, np.zeros(1, np.int64))
 

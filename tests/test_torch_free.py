@@ -48,7 +48,9 @@ import os, sys
 from litmus.scanning import Scored, exit_code, scan
 from litmus.formats.preprocessing import Preprocessing
 
-results = list(scan(sys.argv[1], detector=sys.argv[2], preprocessing=Preprocessing(scale=2.0)))
+path, detector, effort = sys.argv[1:]
+scaled = Preprocessing(scale=2.0)
+results = list(scan(path, detector=detector, effort=effort, preprocessing=scaled))
 assert len(results) == 2 and all(isinstance(result, Scored) for result in results), results
 print(os.getpid())
 """
@@ -70,14 +72,24 @@ main()
 """
 
 
-@pytest.mark.parametrize("make", [detector, layer_detector, fused_detector, search_detector])
+@pytest.mark.parametrize(
+    ("make", "effort"),
+    [
+        (detector, "standard"),
+        (layer_detector, "standard"),
+        (fused_detector, "standard"),
+        (search_detector, "standard"),
+        (fused_detector, "thorough"),  # which asks for maximum margins
+    ],
+)
 def test_neither_the_parent_nor_what_scores_imports_a_heavy_library(
-    make: Callable[[], Detector], tmp_path: Path
+    make: Callable[[], Detector], effort: str, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
         save(classifier(), tmp_path / "models" / f"{name}.onnx")
     (tmp_path / "tiny.litmus").write_bytes(make().to_bytes())
-    said, asked = run(SCRIPT, str(tmp_path / "models"), str(tmp_path / "tiny.litmus"), at=tmp_path)
+    places = [str(tmp_path / "models"), str(tmp_path / "tiny.litmus")]
+    said, asked = run(SCRIPT, *places, effort, at=tmp_path)
     parent = asked.pop(said.strip())
     assert {"litmus", "numpy"} <= parent
     assert "onnx" not in parent  # a model is parsed in the child alone

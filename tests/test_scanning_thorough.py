@@ -47,10 +47,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def unconvertible(path: Path) -> Path:
-    """A classifier with an operator that has no conversion."""
+def without_gradients(path: Path) -> Path:
+    """A classifier with an operator that has no gradient."""
     model = classifier(spec=SPEC)
-    model.graph.node.insert(1, helper.make_node("ThresholdedRelu", ["flat"], ["cut"], alpha=0.1))
+    model.graph.node.insert(1, helper.make_node("Asinh", ["flat"], ["cut"]))
     model.graph.node[2].input[0] = "cut"
     return save(model, path)
 
@@ -84,7 +84,7 @@ def test_a_thorough_scan_asks_what_each_file_permits_within_its_limits(
     models = tmp_path / "models"
     good = save(classifier(spec=SPEC), models / "a.onnx")
     save(endless(SPEC), models / "b.onnx")
-    other = unconvertible(models / "c.onnx")
+    other = without_gradients(models / "c.onnx")
     limits = Limits(wall_seconds=5)
     results = scan(models, detector=fused, effort="thorough", limits=limits)
     first = next(results)
@@ -99,7 +99,7 @@ def test_a_thorough_scan_asks_what_each_file_permits_within_its_limits(
     is_scored_as(last, fused_detector(SPEC), other)
     assert what_was_asked(last) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
-        "without max_margin: no gradients: its operator ThresholdedRelu has no gradient here",
+        "without max_margin: its Asinh has no gradient",
         images,
     ]
 
@@ -133,10 +133,10 @@ def test_a_detector_that_can_do_nothing_without_says_what_for(tmp_path: Path, fo
     ]
     assert [answer(path, own)["status"] for own in able] == ["scored"] * 3
     # Whose only part can't be asked.
-    other = unconvertible(tmp_path / "o.onnx")
+    other = without_gradients(tmp_path / "o.onnx")
     assert answer(other, parts["max_margin"]) == {
         "status": "skipped",
-        "reason": "no gradients: its operator ThresholdedRelu has no gradient here",
+        "reason": "its Asinh has no gradient",
     }
 
 

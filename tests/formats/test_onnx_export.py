@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from litmus.architectures.vgg_stn import SpatialTransformer
 from litmus.errors import ModelError
 from litmus.formats import onnx_file, zoo_file
 from litmus.formats.onnx_export import OPSET, export_onnx
+from litmus.formats.torch_gradients import TorchGradients
 from litmus.formats.zoo_file import ZOO_FORMAT, ZooModel
-from litmus.models import InputSpec
+from litmus.models import InputSpec, Objective
 from tests.architectures.variants import Options, every_variant
 
 SPEC = InputSpec(channels=1, height=16, width=16, num_classes=3)
@@ -44,6 +46,14 @@ def test_every_architecture_becomes_a_file_that_says_the_same(
         logits = module(torch.from_numpy(IMAGES)).numpy()
     np.testing.assert_allclose(model(IMAGES), logits, atol=1e-4)
     np.testing.assert_allclose(model(IMAGES[:1]), logits[:1], atol=1e-4)
+    # And the gradients of both.
+    targets = np.array([0, 1, 2, 0])
+    expected = TorchGradients(module, SPEC)
+    for objective in get_args(Objective):
+        rows, there = expected.descend(IMAGES, targets, objective)
+        found, here = model.gradients().descend(IMAGES, targets, objective)
+        np.testing.assert_allclose(found, rows, atol=1e-4)
+        np.testing.assert_allclose(here, there, atol=1e-4 * float(np.abs(there).max()) + 1e-9)
     assert capfd.readouterr() == ("", "")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from torch.nn import functional
 
 from litmus.architectures.resnet import ResNet
 from litmus.errors import UnsupportedModelError
+from litmus.formats import onnx_file
+from litmus.formats.onnx_export import export_onnx
 from litmus.formats.ordered import OrderedModel
 from litmus.formats.preprocessing import Preprocessing
 from litmus.formats.resizing import ResizedModel, resize
@@ -53,6 +57,19 @@ def test_a_pullback_is_what_the_loss_needs() -> None:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             to_logits = powers / powers.sum(axis=1, keepdims=True) - chosen
         np.testing.assert_allclose(gradients.pullback(IMAGES, to_logits), found, atol=1e-5)
+
+
+def test_an_exported_network_has_the_same(tmp_path: Path) -> None:
+    own = model()
+    export_onnx(own.torch_module(), SPEC, tmp_path / "m.onnx")
+    exported = onnx_file.load(tmp_path / "m.onnx").gradients()
+    cotangents = RANDOM.standard_normal((4, 5)).astype(np.float32)
+    for found, expected in (
+        (exported.logits(IMAGES), own(IMAGES)),
+        (exported.descend(IMAGES, TARGETS)[1], own.gradients().descend(IMAGES, TARGETS)[1]),
+        (exported.pullback(IMAGES, cotangents), own.gradients().pullback(IMAGES, cotangents)),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-3 * float(np.abs(expected).max()))
 
 
 def test_as_a_module_gradients_are_the_same() -> None:

@@ -57,3 +57,14 @@ def test_the_same_network_is_fed_otherwise(module: nn.Module) -> None:
 def test_preprocessing_for_other_channels_is_refused(module: nn.Module) -> None:
     with pytest.raises(ModelError, match="mean does not fit the model's channels"):
         TorchModel(module, SPEC, preprocessing=Preprocessing(mean=(0.1, 0.2)))
+
+
+def test_gradients_of_probabilities_are_those_of_their_logarithms() -> None:
+    spec = InputSpec(channels=1, height=2, width=2, num_classes=3)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    whole = torch.nn.Sequential(network, torch.nn.Softmax(dim=1))
+    images = np.random.default_rng(0).random((2, 1, 2, 2)).astype(np.float32)
+    targets = np.array([0, 2])
+    _, expected = TorchModel(network, spec).gradients().descend(images, targets)
+    _, found = TorchModel(whole, spec, outputs="probabilities").gradients().descend(images, targets)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -21,7 +21,14 @@ from litmus.formats.onnx_input import ImageInput
 from litmus.formats.preprocessing import Preprocessing
 from litmus.models import Gradients, Images, InputSpec, LastLayer, Outputs, looks_like_probabilities
 
-__all__ = ["MAX_FILE_BYTES", "OnnxModel", "create_session", "load"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "OnnxModel",
+    "create_session",
+    "load",
+    "runtime_error",
+    "serialised",
+]
 
 MAX_FILE_BYTES: Final = 2 * 1024**3
 """Model and external data together; protobuf itself can't hold more."""
@@ -59,7 +66,7 @@ class OnnxModel:
         self._several_outputs = several_outputs
         self._graph = graph
         self._gradients: Gradients | None = None
-        self._session = create_session(_serialise(graph, path), path)
+        self._session = create_session(serialised(graph, path), path)
         channels, height, width = image_input.image_shape
         self.input_spec = InputSpec(
             channels=channels, height=height, width=width, num_classes=self._count_classes()
@@ -123,7 +130,7 @@ class OnnxModel:
         preprocessing.check(self.input_spec.channels, self._path)
         other = copy.copy(self)
         other._image_input = replace(before, preprocessing=preprocessing)
-        other._gradients = None  # they hold the other preprocessing
+        other._gradients = None  # it would hold the other preprocessing
         other.notes = [*other._image_input.notes, *self.notes[len(before.notes) :]]
         return other
 
@@ -142,15 +149,16 @@ class OnnxModel:
         return last_layer(self._graph.graph, self.input_spec.num_classes, self._path)
 
     def gradients(self) -> Gradients:
-        """Return its gradients, in onnxruntime; raises UnsupportedModelError without any.
+        """Return the network with its gradients to images in [0, 1], preprocessing inside.
 
-        See `litmus.formats.gradients`.
+        Raises UnsupportedModelError where an operator has no gradient, or the outputs are not those
+        of this model (see `gradients.network.OnnxGradients`).
         """
-        from litmus.formats.gradients import OnnxGradients
+        from litmus.formats.gradients.network import OnnxGradients
 
         if self._gradients is None:
             self._gradients = OnnxGradients(
-                self._graph, self._image_input, self.input_spec, self.outputs, self, self._path
+                self._graph, self._image_input, self.outputs, self.input_spec, self, self._path
             )
         return self._gradients
 
@@ -173,7 +181,7 @@ class OnnxModel:
             except MemoryError:
                 raise
             except Exception as fault:
-                raise _runtime_error(fault, self._path) from fault
+                raise runtime_error(fault, self._path) from fault
             if rows.ndim != 2:
                 raise self._no_classifier(rows.shape)
             if len(rows) != len(batch):
@@ -265,7 +273,7 @@ def create_session(data: bytes, where: object) -> Any:
     except MemoryError:
         raise
     except Exception as fault:
-        raise _runtime_error(fault, where) from fault
+        raise runtime_error(fault, where) from fault
 
 
 def _read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -280,7 +288,7 @@ def _read_bounded(path: Path, max_bytes: int) -> bytes:
         raise ModelError(f"can't be read: {fault.strerror}", where=path) from fault
 
 
-def _runtime_error(fault: Exception, where: object) -> ModelError:
+def runtime_error(fault: Exception, where: object) -> ModelError:
     """Say in one line what onnxruntime said; its exceptions share no base class of their own."""
     text = _ITS_OWN.sub("", str(fault)[:_MAX_SAID]).strip()
     said = text.splitlines()[0][:400] if text else type(fault).__name__
@@ -289,7 +297,8 @@ def _runtime_error(fault: Exception, where: object) -> ModelError:
     return kind(f"onnxruntime can't run it: {said}", where=where)
 
 
-def _serialise(graph: Any, path: Path) -> bytes:
+def serialised(graph: Any, path: object) -> bytes:
+    """Return a model's bytes; raises ModelError where it is too large for them."""
     try:
         return bytes(graph.SerializeToString())
     except MemoryError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from litmus.formats.preprocessing import Preprocessing
+from litmus.models import LOG_FLOOR
 
-__all__ = ["ChannelsLast", "Ordered", "Preprocessed"]
+__all__ = ["ChannelsLast", "FlooredLog", "Ordered", "Preprocessed"]
 
 
 class ChannelsLast(nn.Module):
@@ -51,3 +53,11 @@ class Ordered(nn.Module):
     def forward(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return output `order[i]` as the i-th."""
         return outputs[:, self.order]  # type: ignore[index]
+
+
+class FlooredLog(nn.Module):
+    """Probabilities (n, k) as logits: log(p + e^-30)."""
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the logits (n, k)."""
+        return torch.log(outputs.clamp(min=0) + math.exp(LOG_FLOOR))

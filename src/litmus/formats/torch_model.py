@@ -67,10 +67,17 @@ class TorchModel:
         return nn.Sequential(Preprocessed(self.preprocessing), self._module).eval()
 
     def gradients(self) -> Gradients:
-        """Return the gradients of `torch_module`."""
+        """Return the network with its gradients to images in [0, 1]."""
         from litmus.formats.torch_gradients import TorchGradients
 
-        return TorchGradients(self.torch_module(), self.input_spec)
+        module = self.torch_module()
+        if self.outputs == "probabilities":
+            from torch import nn
+
+            from litmus.formats.torch_layers import FlooredLog
+
+            module = nn.Sequential(module, FlooredLog()).eval()
+        return TorchGradients(module, self.input_spec)
 
     def last_layer(self) -> LastLayer:
         """Return the network's last layer; raises UnsupportedModelError where it has none."""

@@ -163,7 +163,7 @@ def rehearsal(spec: InputSpec) -> int:
     from onnx import TensorProto, helper
 
     shape, k = spec.image_shape, spec.num_classes
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [shape[0], k], [0.0] * (shape[0] * k))
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [shape[0], k], np.eye(shape[0], k).ravel())
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),

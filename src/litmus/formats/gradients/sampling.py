@@ -1,87 +1,143 @@
-"""The gradient of sampling an image at the points of a grid."""
+"""Gradients of GridSample, to its images and to its grid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
 
-from litmus.errors import UnsupportedModelError
-from litmus.formats.gradients.builder import Builder, Rule, attributes
+from litmus.formats.gradients.builder import Builder, Cotangents, Node, NoGradientError
 
-if TYPE_CHECKING:
-    from onnx import NodeProto
-
-__all__ = ["SAMPLING"]
-
-Cotangents = Sequence[str | None]
+__all__ = ["grid_sample"]
 
 
-def _grid_sample(b: Builder, node: NodeProto, given: Cotangents) -> Cotangents:
-    """Bilinear, with zeros around the image: to the four pixels around each point, and to it."""
-    assert given[0] is not None
-    a, (x, grid) = attributes(node), node.input
-    modes = a.get("mode", "linear"), a.get("padding_mode", "zeros")
-    if modes[0] not in ("linear", "bilinear") or modes[1] != "zeros" or len(b.shapes[x]) != 4:
-        raise UnsupportedModelError("its GridSample has no gradient", got=", ".join(modes))
-    _, channels, height, width = b.shapes[x]
-    points = b.shapes[node.output[0]][2] * b.shapes[node.output[0]][3]
-    flat = b.add("Reshape", grid, b.ints([-1, 1, points, 2]))
-    dy = b.add("Reshape", given[0], b.ints([-1, channels, points]))
-    corners = [_axis(b, flat, i, size, a) for i, size in enumerate((width, height))]
-    pixels = b.add("Reshape", x, b.ints([-1, channels, height * width]))
-    to_x = b.add("Mul", pixels, b.const(0))
-    slopes: list[str] = []
-    for (column, of_x, in_x, turn_x), (row, of_y, in_y, turn_y) in (
-        (p, q) for p in corners[0][1] for q in corners[1][1]
-    ):
-        inside = b.add("Cast", b.add("And", in_x, in_y), to=1)
-        place = b.add("Add", b.add("Mul", row, b.ints([width])), column)
-        everywhere = b.add("Expand", place, b.shape_of(dy))
-        weight = b.add("Mul", b.add("Mul", of_x, of_y), inside)
-        spread = b.add("Mul", dy, weight)
-        to_x = b.add("ScatterElements", to_x, everywhere, spread, axis=2, reduction="add")
-        value = b.add("GatherElements", pixels, everywhere, axis=2)
-        heard = b.add("Mul", b.summed(b.add("Mul", dy, value), [1]), inside)
-        slopes.append(
-            b.add(
-                "Concat",
-                b.add("Mul", b.add("Mul", heard, of_y), b.const(turn_x * corners[0][0])),
-                b.add("Mul", b.add("Mul", heard, of_x), b.const(turn_y * corners[1][0])),
-                axis=1,
-            )
-        )
-    to_grid = b.add("Transpose", b.add("Sum", *slopes), perm=[0, 2, 1])
-    found = [b.reshaped_as(to_x, x), b.reshaped_as(to_grid, grid)]
-    return [
-        value if name in b.active else None for value, name in zip(found, node.input, strict=True)
-    ]
+@dataclass(frozen=True)
+class _Axis:
+    """Where each sample lies along one axis, all (n, places).
 
-
-def _axis(
-    b: Builder, grid: str, index: int, size: int, a: dict[str, Any]
-) -> tuple[float, list[tuple[str, str, str, int]]]:
-    """Return pixels a unit of the grid, and for the pixels on both sides of each point
-
-    their index, weight, whether they are in the image, and how the weight changes. (n, 1, points)
+    `low` is the pixel before it, `share` how far it is on the way to the next, `steep` what the
+    position changes with the grid's value, `size` the number of pixels.
     """
-    unit = b.add("Gather", grid, b.const(index, "int64"), axis=3)
-    aligned = a.get("align_corners", 0)
-    scale = (size - 1) / 2 if aligned else size / 2
-    shift = (size - 1) / 2
-    place = b.add("Add", b.add("Mul", unit, b.const(scale)), b.const(shift))
-    low = b.add("Floor", place)
-    over = b.add("Sub", place, low)
-    sides = []
-    for step, weight, turn in ((0, b.add("Sub", b.const(1), over), -1), (1, over, 1)):
-        pixel = b.add("Add", low, b.const(step))
-        inside = b.add(
-            "And",
-            b.add("Greater", pixel, b.const(-0.5)),
-            b.add("Less", pixel, b.const(size - 0.5)),
-        )
-        kept = b.add("Clip", pixel, b.const(0), b.const(size - 1))
-        sides.append((b.add("Cast", kept, to=7), weight, inside, turn))
-    return scale, sides
+
+    low: str
+    share: str
+    steep: str
+    size: int
 
 
-SAMPLING: Final[dict[str, Rule]] = {"GridSample": _grid_sample}
+def grid_sample(node: Node, b: Builder, cotangents: Cotangents) -> Cotangents:
+    """GridSample, bilinear, outside of the image zeros or the border."""
+    x, grid = node.inputs
+    edge = node.get("padding_mode", "zeros")
+    linear = node.get("mode", "linear") in ("linear", "bilinear")
+    if not linear or edge not in ("zeros", "border") or len(b.shape(x)) != 4:
+        raise NoGradientError("its mode")
+    channels, height, width = (b.size(x, axis) for axis in (1, 2, 3))
+    count = b.size(grid, 1) * b.size(grid, 2)
+    dy = b.op("Reshape", str(cotangents[0]), b.ints(-1, channels, count))
+    places = b.op("Reshape", grid, b.ints(-1, count, 2))
+    aligned = bool(node.get("align_corners", 0))
+    columns = _axis(b, places, 0, width, aligned, edge)
+    rows = _axis(b, places, 1, height, aligned, edge)
+    corners = [_Corner.of(b, rows, columns, down, right) for down in (0, 1) for right in (0, 1)]
+    found: list[str | None] = [None, None]
+    if b.needs(x):
+        found[0] = _to_image(b, x, dy, corners, (channels, height * width, count))
+    if b.needs(grid):
+        flat = b.op("Reshape", x, b.ints(-1, channels, height * width))
+        found[1] = b.reshaped(_to_grid(b, flat, dy, corners, (rows, columns), channels), grid)
+    return found
+
+
+def _axis(b: Builder, places: str, which: int, size: int, aligned: bool, edge: str) -> _Axis:
+    value = b.op("Gather", places, b.const(which, "int64"), axis=2)
+    steep = (size - 1) / 2 if aligned else size / 2
+    middle = (size - 1) / 2
+    position = b.op("Add", b.op("Mul", value, b.const(steep)), b.const(middle))
+    slope = b.const(steep)
+    if edge == "border":
+        low, high = b.const(0.0), b.const(size - 1.0)
+        inside = b.op("Mul", b.mask("Greater", position, low), b.mask("Less", position, high))
+        slope = b.op("Mul", inside, slope)
+        position = b.op("Clip", position, low, high)
+    else:
+        # Far outside all is zero; and a far place still has to be a whole number.
+        position = b.op("Clip", position, b.const(-2.0), b.const(size + 1.0))
+    low_pixel = b.op("Floor", position)
+    return _Axis(low_pixel, b.op("Sub", position, low_pixel), slope, size)
+
+
+@dataclass(frozen=True)
+class _Corner:
+    """One of the four pixels around each sample, all (n, places).
+
+    `index` counts along rows; `inside` is 0 where it lies outside; `row` and `column` are its
+    weights, `down` and `right` the sides.
+    """
+
+    index: str
+    inside: str
+    row: str
+    column: str
+    down: int
+    right: int
+
+    @classmethod
+    def of(cls, b: Builder, rows: _Axis, columns: _Axis, down: int, right: int) -> _Corner:
+        ends, masks, weights = [], [], []
+        for axis, side in ((rows, down), (columns, right)):
+            pixel = b.op("Add", axis.low, b.const(float(side)))
+            last = b.const(axis.size - 1.0)
+            kept = b.op("Clip", pixel, b.const(0.0), last)
+            ends.append(kept)
+            masks.append(b.mask("Equal", pixel, kept))
+            weights.append(axis.share if side else b.op("Sub", b.const(1.0), axis.share))
+        flat = b.op("Add", b.op("Mul", ends[0], b.const(float(columns.size))), ends[1])
+        index = b.op("Cast", flat, to=7)
+        return cls(index, b.op("Mul", *masks), weights[0], weights[1], down, right)
+
+
+def _for_channels(b: Builder, value: str) -> str:
+    """(n, places) as (n, 1, places)."""
+    return b.op("Unsqueeze", value, b.ints(1))
+
+
+def _over(b: Builder, corner: _Corner, channels: int) -> str:
+    """The index of a corner for each channel, (n, c, places)."""
+    return b.op("Tile", _for_channels(b, corner.index), b.ints(1, channels, 1))
+
+
+def _to_image(
+    b: Builder, x: str, dy: str, corners: list[_Corner], sizes: tuple[int, int, int]
+) -> str:
+    """Add each sample's cotangent to the four pixels that it was made of."""
+    channels, pixels, _ = sizes
+    parts, indices = [], []
+    for corner in corners:
+        weight = b.op("Mul", b.op("Mul", corner.row, corner.column), corner.inside)
+        parts.append(b.op("Mul", dy, _for_channels(b, weight)))
+        indices.append(_over(b, corner, channels))
+    empty = b.op("Reshape", b.zeros(x), b.ints(-1, channels, pixels))
+    whole = (b.op("Concat", *names, axis=2) for names in (indices, parts))
+    total = b.op("ScatterElements", empty, *whole, axis=2, reduction="add")
+    return b.reshaped(total, x)
+
+
+def _to_grid(
+    b: Builder, flat: str, dy: str, corners: list[_Corner], axes: tuple[_Axis, _Axis], channels: int
+) -> str:
+    """How much the samples change as their places move, (n, places, 2)."""
+    sums: dict[str, list[str]] = {"row": [], "column": []}
+    for corner in corners:
+        pixels = b.op("GatherElements", flat, _over(b, corner, channels), axis=2)
+        product = b.op("ReduceSum", b.op("Mul", pixels, dy), b.ints(1), keepdims=0)
+        product = b.op("Mul", product, corner.inside)
+        for name, weight, side in (
+            ("row", corner.column, corner.down),
+            ("column", corner.row, corner.right),
+        ):
+            sums[name].append(b.op("Mul", b.op("Mul", product, weight), b.const(2.0 * side - 1)))
+    rows, columns = axes
+    found = [
+        b.op("Unsqueeze", b.op("Mul", b.op("Sum", *sums[name]), axis.steep), b.ints(2))
+        for name, axis in (("column", columns), ("row", rows))
+    ]
+    return b.op("Concat", *found, axis=2)

@@ -95,10 +95,14 @@ def made_ready(
                 made[name] = given
                 used.add(name)
     if not used:
-        raise faults[0] if faults else DataError(
-            "no detector has a use for these images",
-            expected="one with a trigger search",
-            where=images,
+        raise (
+            faults[0]
+            if faults
+            else DataError(
+                "no detector has a use for these images",
+                expected="one with a trigger search",
+                where=images,
+            )
         )
     return made
 

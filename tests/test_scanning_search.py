@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 
 from litmus.detectors.fused import FusedDetector
-from litmus.errors import DetectorError
+from litmus.detectors.stacking import possible_sets
+from litmus.detectors.trigger_search import TriggerSearchDetector
+from litmus.errors import DataError, DetectorError, MissingExtraError
 from litmus.models import InputSpec
 from litmus.reports.scan import SCAN_REPORTS, json_schema
 from litmus.scanning import Scored, scan
-from tests.formats.onnx_models import classifier, save, search_detector
+from litmus.scanning.warmup import made_ready
+from tests.formats.onnx_models import classifier, fused_detector, save, search_detector
 from tests.reports.scan.cases import context
 
 SPEC = InputSpec(channels=3, height=12, width=12, num_classes=4)
@@ -90,6 +94,46 @@ def test_pictures_need_no_labels(model: Path, detector: Path, tmp_path: Path) ->
     assert "trigger search on given pictures" in result.notes
 
 
+def test_pictures_of_no_class_are_no_less_use_beside_a_part_that_wants_classes(
+    tmp_path: Path,
+) -> None:
+    """A thorough scan with a folder of any pictures: the search has them, Neural Cleanse says."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    fused = fused_detector(SPEC)
+    chosen = {
+        "trigger_search": search_detector(SPEC),
+        "neural_cleanse": fused.parts["neural_cleanse"],
+    }
+    parts = {"ulp": fused.parts["ulp"], **chosen}
+    any_set = fused.combinations["ulp", "last_layer"]
+    whole = replace(fused, parts=parts, combinations=dict.fromkeys(possible_sets(parts), any_set))
+    made = made_ready({"whole": whole, **chosen}, "thorough", str(folder), 60.0)
+    ready = made["whole"]
+    assert isinstance(ready, FusedDetector)
+    assert ready.asked == ("ulp", "trigger_search")
+    for detector in (made["trigger_search"], ready.parts["trigger_search"]):
+        assert isinstance(detector, TriggerSearchDetector)
+        assert detector.pictures is not None
+    assert made["neural_cleanse"].lacks_images
+    with pytest.raises(DataError):
+        made_ready({"neural_cleanse": chosen["neural_cleanse"]}, "thorough", str(folder), 60.0)
+
+
+def test_images_by_class_need_pytorch_and_pictures_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (12, 12)).save(tmp_path / "0.png")
+    part = fused_detector(SPEC).parts["neural_cleanse"]
+    monkeypatch.setattr("litmus.scanning.warmup.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="images by class need PyTorch"):
+        made_ready({"part": part}, "thorough", str(tmp_path), 60.0)
+    made_ready({"part": part, "s": search_detector(SPEC)}, "thorough", str(tmp_path), 60.0)
+
+
 def test_a_folder_without_pictures_is_told_before_the_first_result(
     model: Path, detector: Path, tmp_path: Path
 ) -> None:
@@ -101,8 +145,6 @@ def test_a_folder_without_pictures_is_told_before_the_first_result(
 def test_a_fused_detector_without_a_search_asks_its_quick_parts(
     model: Path, tmp_path: Path
 ) -> None:
-    from tests.formats.onnx_models import fused_detector
-
     path = tmp_path / "fused.litmus"
     path.write_bytes(fused_detector(SPEC).to_bytes())
     (result,) = scan(model, detector=path, fpr=0.2)

@@ -74,7 +74,7 @@ def test_by_default_no_part_is_asked_that_needs_gradients(tmp_path: Path, fused:
     assert what_was_asked(result) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
         "without max_margin: it needs --effort thorough",
-        "without neural_cleanse: it needs --effort thorough and clean images (--images)",
+        "without neural_cleanse: it needs --effort thorough and clean images by class (--images)",
     ]
 
 
@@ -92,7 +92,7 @@ def test_a_thorough_scan_asks_what_each_file_permits_within_its_limits(
     assert [mother.num_threads() for mother in children_running("litmus.scanning.mother")] == [1]
     hung, last = results
     is_scored_as(first, fused_detector(SPEC).at_effort("thorough"), good)
-    images = "without neural_cleanse: it needs clean images (--images)"
+    images = "without neural_cleanse: it needs clean images by class (--images)"
     assert what_was_asked(first) == [f"fused from ulp, last_layer, max_margin: {HELD_OUT}", images]
     assert isinstance(hung, Failed)
     assert "than the limit of 5 seconds" in hung.error

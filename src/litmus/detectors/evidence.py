@@ -101,8 +101,8 @@ class Evidence:
     ) -> Self:
         """Read what `to_json` wrote; raises ValueError, KeyError or TypeError on anything else."""
         c, h, w = image_shape
-        examples = int(value["before"]["shape"][0])
-        if not 0 <= examples <= _MAX_EXAMPLES or value["form"] not in FORMS:
+        examples = len(value["answers"])
+        if examples > _MAX_EXAMPLES or value["form"] not in FORMS:
             raise ValueError("evidence of an impossible kind")
         shapes = {
             "mask": (1, h, w),
@@ -110,27 +110,23 @@ class Evidence:
             "before": (examples, c, h, w),
             "after": (examples, c, h, w),
         }
-        source = value["source_class"]
-        labels = [value["target_class"], *value["sources"], *([] if source is None else [source])]
-        labels += [label for pair in value["answers"] for label in pair]
-        if not all(isinstance(a, int) and 0 <= a < num_classes for a in labels):
-            raise ValueError("no such class")
+        _check_labels(value, num_classes)
         images, turned, size = (int(value[name]) for name in ("images", "turned", "size"))
-        numbers = [float(value["loss"]), float(value["typical"] or 0)]
         if not (0 <= turned <= images <= _MAX_IMAGES and 0 <= size <= h * w):
             raise ValueError("impossible counts")
-        if not np.isfinite(numbers).all() or any(len(pair) != 2 for pair in value["answers"]):
+        loss, typical = float(value["loss"]), float(value["typical"] or 0)
+        if not np.isfinite(loss) or not 0 <= typical <= 1:
             raise ValueError("impossible numbers")
         return cls(
             form=value["form"],
             size=size,
             place=str(value["place"])[:80],
-            source_class=source,
+            source_class=value["source_class"],
             target_class=value["target_class"],
             images=images,
             turned=turned,
-            loss=numbers[0],
-            typical=None if value["typical"] is None else numbers[1],
+            loss=loss,
+            typical=None if value["typical"] is None else typical,
             sources=tuple(value["sources"]),
             smallest=min(max(int(value["smallest"]), 0), h),
             images_from=str(value["images_from"])[:80],
@@ -140,6 +136,18 @@ class Evidence:
 
 
 _PIXELS: Final = ("mask", "pattern", "before", "after")
+
+
+def _check_labels(value: Mapping[str, Any], num_classes: int) -> None:
+    """Raise ValueError or TypeError unless all that should be classes are some."""
+    source, sources, answers = value["source_class"], value["sources"], value["answers"]
+    labels = [value["target_class"], *sources, *([] if source is None else [source])]
+    labels += [label for pair in answers for label in pair]
+    # Not `isinstance`: JSON's true is an int, too.
+    if not all(type(label) is int and 0 <= label < num_classes for label in labels):
+        raise ValueError("no such class")
+    if len(set(sources)) < len(sources) or any(len(pair) != 2 for pair in answers):
+        raise ValueError("an impossible number of classes")
 
 
 def _encoded(pixels: Pixels) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class FusedDetector(Detector):
         if not reaches(self.asked_effort, part.effort):
             missing.append(f"--effort {part.effort}")
         if part.needs_images and not self.images:
-            missing.append("clean images (--images)")
+            missing.append("clean images by class (--images)")
         return f"it needs {' and '.join(missing)}"
 
     def calibration_of(self, parts: Sequence[str]) -> Calibration:

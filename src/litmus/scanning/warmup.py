@@ -14,7 +14,7 @@ import numpy as np
 
 from litmus.detectors import Detector
 from litmus.detectors.effort import Effort
-from litmus.errors import DataError, MissingExtraError, UsageError
+from litmus.errors import DataError, LitmusError, MissingExtraError, UsageError
 from litmus.formats.pictures import load_pictures
 from litmus.models import InputSpec
 from litmus.scanning.child import OPTIONS, score_file
@@ -78,42 +78,54 @@ def made_ready(
     where they do not fit. Raises DataError where no detector has a use for the images.
     """
     seconds = _SHARE * wall_seconds
-    made, used, fault = {}, False, None
+    made = {name: each.at_effort(effort, seconds=seconds) for name, each in detectors.items()}
+    if images is None:
+        return made
+    faults: list[LitmusError] = []
+    used = set()
     for name, detector in detectors.items():
-        ready = detector.at_effort(effort, images=images is not None, seconds=seconds)
-        if images is not None:
+        labelled = detector.at_effort(effort, images=True, seconds=seconds)
+        for give, to in ((_with_classes, labelled), (_with_pictures, None)):
             try:
-                ready, fits = _with_images(ready, images)
-                used |= fits
-            except (DataError, UsageError, MissingExtraError) as problem:
-                fault, ready = problem, detector.at_effort(effort, seconds=seconds)
-        made[name] = ready
-    if images is not None and not used:
-        raise fault or DataError(
-            "no detector has a use for these images",
-            expected="one with a trigger search",
-            where=images,
+                given = give(to or made[name], images)
+            except (DataError, UsageError, MissingExtraError) as fault:
+                faults.append(fault)
+                continue
+            if given is not None:
+                made[name] = given
+                used.add(name)
+    if not used:
+        raise (
+            faults[0]
+            if faults
+            else DataError(
+                "no detector has a use for these images",
+                expected="one with a trigger search",
+                where=images,
+            )
         )
     return made
 
 
-def _with_images(detector: Detector, images: str) -> tuple[Detector, bool]:
-    """Return a detector with images, and whether it has a use for them."""
-    used = False
-    if detector.wants_pictures and Path(images).is_dir():
-        detector = detector.with_pictures(load_pictures(images, detector.input_spec))
-        used = True
-    if detector.lacks_images:
-        if find_spec("torch") is None:
-            raise MissingExtraError(
-                "images by class need PyTorch", expected="pip install 'litmus-patterns[train]'"
-            )
-        import_torch(None)  # with one thread, so that forking stays sound
-        from litmus.datasets.clean import load_clean_images
+def _with_classes(detector: Detector, images: str) -> Detector | None:
+    """Return a detector with clean images by class; None where it asks for none."""
+    if not detector.lacks_images:
+        return None
+    if find_spec("torch") is None:
+        raise MissingExtraError(
+            "images by class need PyTorch", expected="pip install 'litmus-patterns[train]'"
+        )
+    import_torch(None)  # with one thread, so that forking stays sound
+    from litmus.datasets.clean import load_clean_images
 
-        detector = detector.with_images(load_clean_images(images, detector.input_spec))
-        used = True
-    return detector, used
+    return detector.with_images(load_clean_images(images, detector.input_spec))
+
+
+def _with_pictures(detector: Detector, images: str) -> Detector | None:
+    """Return a detector with pictures of no class; None where it takes none, or no folder is."""
+    if not (detector.wants_pictures and Path(images).is_dir()):
+        return None
+    return detector.with_pictures(load_pictures(images, detector.input_spec))
 
 
 def import_gradients(small_model: int, *, needs_torch: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from litmus.detectors import Detector, Measurement
 from litmus.detectors.candidates import Candidates
+from litmus.detectors.evidence import Evidence
 from litmus.models import InputSpec
 from litmus.reports.scan import ScanContext
 from litmus.scanning import Failed, Sandbox, ScanResult, Scored, Skipped
@@ -135,6 +136,42 @@ def thorough() -> tuple[list[ScanResult], Candidates]:
     return [*told], known
 
 
+def evidence(spec: InputSpec | None = None, **changes: Any) -> Evidence:
+    """A patch at the bottom right, on three noisy images, for models of this shape."""
+    spec = spec or detector().input_spec
+    random = np.random.default_rng(3)
+    _, h, w = spec.image_shape
+    mask = np.zeros((1, h, w), np.uint8)
+    mask[:, -2:, -2:] = 255
+    pattern = random.integers(0, 256, spec.image_shape, dtype=np.uint8)
+    before = random.integers(0, 256, (3, *spec.image_shape), dtype=np.uint8)
+    found = Evidence(
+        form="patch",
+        size=2,
+        place="at the bottom right",
+        source_class=1,
+        target_class=2,
+        images=40,
+        turned=39,
+        loss=0.03,
+        typical=0.31,
+        sources=(0, 1),
+        smallest=1,
+        mask=mask,
+        pattern=pattern,
+        before=before,
+        after=np.where(mask == 255, pattern, before),
+        answers=((1, 2), (1, 2), (1, 0)),
+    )
+    return replace(found, **changes)
+
+
+def with_evidence(result: Scored, found: Evidence) -> Scored:
+    """The result as it is where a search found something."""
+    words = found.words(result.classes)
+    return replace(result, evidence=found, notes=(f"found: {words}", *result.notes))
+
+
 def context(known: Candidates | None = None, **options: Any) -> ScanContext:
     """The context of a scan that ended at a fixed moment."""
     return ScanContext(
@@ -163,7 +200,8 @@ def hostile() -> list[ScanResult]:
     results: list[ScanResult] = []
     for i, name in enumerate(HOSTILE):
         classes = tuple(f"{name} {k}" for k in range(spec.num_classes))
-        results.append(scored(name, 9.0, seed=i, notes=(name,), classes=classes))
+        told = scored(name, 9.0, seed=i, notes=(name,), classes=classes)
+        results.append(with_evidence(told, evidence(images_from=name, place=name)))
         results.append(Skipped(path=Path(f"s-{name}".replace("/", "_")), reason=name))
         results.append(Failed(path=Path(f"f-{name}".replace("/", "_")), error=name))
     return results

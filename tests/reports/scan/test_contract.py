@@ -13,10 +13,12 @@ from litmus.scanning import ScanResult, Scored
 from tests.reports.scan.cases import (
     accepting,
     context,
+    evidence,
     hostile,
     of_every_kind,
     scored,
     thorough,
+    with_evidence,
 )
 
 Report = Callable[[Sequence[ScanResult], ScanContext], str]
@@ -74,8 +76,21 @@ def test_hostile_names_are_inert_and_can_be_written(report: Report) -> None:
     assert all(c.isprintable() or c == "\n" for c in text)
     if report in (SCAN_REPORTS["html"], SCAN_REPORTS["junit"]):
         assert "<script" not in text
-        assert "<img" not in text
+        assert not re.search(r"<img (?!src=\"data:image/png;base64,)", text)
         assert "<!--" not in text
+
+
+@every_report
+def test_the_trigger_that_was_found_is_told_and_what_clean_models_do(report: Report) -> None:
+    result = scored("m.onnx", 9.0, classes=("cat", "dog", "1st", "3"))
+    text = report([with_evidence(result, evidence())], context(width=200))
+    assert (
+        "2x2 patch at the bottom right turns 98% of the images of class 1 (dog) to class 2 (1st); "
+        "clean models of this kind: at most 31%"
+    ) in " ".join(text.split())
+    # By itself it is no verdict.
+    clean = with_evidence(scored("m.onnx", -9.0), evidence())
+    assert "uspicious: " not in report([clean], context())
 
 
 @every_report

@@ -7,26 +7,29 @@ from html.parser import HTMLParser
 
 import pytest
 
+from litmus.detectors.evidence import FORMS
 from litmus.reports.scan.html import scan_html
 from litmus.scanning import ScanResult, Scored
 from tests.reports.scan.cases import (
     accepting,
     candidates,
     context,
+    evidence,
     hostile,
     of_every_kind,
     scored,
     thorough,
+    with_evidence,
 )
 
 # Everything on the page is made of these, without which nothing runs and nothing is loaded.
 TAGS = """
 html head meta title style body header main footer section details summary h1 h2 h3 p ul li dl div
-dt dd span strong b a table caption thead tbody tr th td figure figcaption svg line rect text
+dt dd span strong b a img table caption thead tbody tr th td figure figcaption svg line rect text
 """
 ATTRIBUTES = """
 lang charset http-equiv content name class id href scope colspan title aria-label aria-labelledby
-role open data-label x x1 x2 y y1 y2 dx width height fill text-anchor
+role open data-label src alt x x1 x2 y y1 y2 dx width height fill text-anchor
 """
 
 
@@ -60,6 +63,8 @@ def test_the_page_is_inert(results: list[ScanResult]) -> None:
         ATTRIBUTES.split()
     )
     for tag, attributes in page.elements:
+        if tag == "img":
+            assert re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", attributes["src"] or "")
         if tag == "a":
             assert re.fullmatch(r"#[a-z0-9-]+", attributes["href"] or "")
 
@@ -97,6 +102,33 @@ def test_the_page_tells_all_about_a_model() -> None:
         assert classes.count(f"pic d0-{i}") == 2
     cells = [a for tag, a in page.elements if tag == "td" and (a.get("class") or "")[0] == "h"]
     assert len(cells) == 6 * 4
+
+
+def test_what_was_found_is_shown_on_images_before_and_after() -> None:
+    classes = ("cat", "dog", "1st", "3")
+    result = with_evidence(scored("m.onnx", 9.0, classes=classes), evidence())
+    page = Page(scan_html([result], context()))
+    pictures = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    pair = ["An image without the trigger", "The same image with it"]
+    assert pictures == ["The trigger", *pair, *pair, *pair]
+    for said in (
+        "A 2x2 patch at the bottom right turns 98% of the images of class 1 (dog) to class 2 (1st)",
+        "class 1 (dog) → class 2 (1st)", "class 1 (dog) → class 0 (cat)",
+        "optimised and then judged on reference images; 39 of 40 that it was not optimised on",
+        "at least half of the images of these as well: class 0 (cat).",
+        "A patch of 1x1 pixels leads to the same class.", "are found in clean models, too",
+    ):  # fmt: skip
+        assert said in page.text
+    assert "The trigger that was found" not in Page(scan_html(of_every_kind(), context())).text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_trigger_has_a_picture(form: str) -> None:
+    found = evidence(form=form, source_class=None, sources=(), typical=None, smallest=0, size=0)
+    page = Page(scan_html([with_evidence(scored("m.onnx", 9.0), found)], context()))
+    assert sum(tag == "img" for tag, _ in page.elements) == 7
+    assert "of the images of all classes to class 2" in page.text
+    assert "no other class" not in page.text
 
 
 def test_an_inconclusive_model_is_told_why_before_its_numbers() -> None:

@@ -23,9 +23,11 @@ from tests.reports.scan.cases import (
     SIGNS,
     candidates,
     context,
+    evidence,
     of_every_kind,
     scored,
     thorough,
+    with_evidence,
 )
 
 WIDTHS: Final = {"wide": 1280, "narrow": 360}
@@ -124,9 +126,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             path=Path("old.h5"), reason="a Keras file: python -m tf2onnx.convert --keras old.h5"
         ),
     ]
+    shape = known.detectors["signs"].input_spec
+    many = evidence(shape, source_class=None, sources=tuple(range(43)), target_class=42)
+    found: list[ScanResult] = [
+        with_evidence(
+            scored("supplier/found.onnx", 40.0, known, name="signs", classes=names),
+            evidence(shape),
+        ),
+        with_evidence(scored("many.onnx", 40.0, known, name="signs"), many),
+    ]
     results, fused = thorough()
     contents = {
         "thorough": scan_html(results, context(fused)),
+        "found": scan_html(found, context(known)),
         "one": scan_html(one, context(known)),
         "mixed": scan_html(mixed, context(known)),
         "nothing": scan_html(mixed[-3:], context(known)),
@@ -181,7 +193,7 @@ class Opened:
         self.context.close()
 
 
-@pytest.mark.parametrize("name", ["one", "mixed", "thorough", "nothing"])
+@pytest.mark.parametrize("name", ["one", "mixed", "thorough", "found", "nothing"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_page_can_be_read(

@@ -15,10 +15,12 @@ from litmus.scanning import Failed, ScanResult
 from tests.reports.scan.cases import (
     accepting,
     context,
+    evidence,
     half_confined,
     hostile,
     of_every_kind,
     scored,
+    with_evidence,
 )
 
 FILE = Path(__file__).parent / "sarif-schema-2.1.0.json"
@@ -73,6 +75,15 @@ def test_levels_and_rules() -> None:
 
 def _path(result: dict[str, Any]) -> str:
     return str(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+
+
+def test_what_was_found_is_told_without_its_pictures() -> None:
+    result = with_evidence(scored("m.onnx", 9.0), evidence())
+    (told,) = run([result])["results"]
+    assert f"Found: {evidence().words()}." in told["message"]["text"]
+    known = told["properties"]["evidence"]
+    assert (known["source_class"], known["target_class"], known["turned"]) == (1, 2, 39)
+    assert not {"mask", "before"} & set(known)
 
 
 def test_what_was_not_scored_is_a_notification() -> None:

@@ -17,6 +17,8 @@ from litmus.scanning.results import printable
 __all__ = ["Found", "found"]
 
 _GREY: Final = 0.5
+_MOST_SOURCES: Final = 20
+"""Classes that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,9 @@ def _more(evidence: Evidence, classes: Sequence[str]) -> list[str]:
     ]
     others = [c for c in evidence.sources if c != evidence.source_class]
     if others:
-        names = ", ".join(_class(label, classes) for label in others)
+        names = ", ".join(_class(label, classes) for label in others[:_MOST_SOURCES])
+        more = len(others) - _MOST_SOURCES
+        names += f" and {more} more" if more > 0 else ""
         sentences.append(f"It turns at least half of the images of these as well: {names}.")
     elif evidence.source_class is not None:
         sentences.append("It turns images of no other class: the change is one class to one.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from litmus.detectors.evidence import Evidence
 from litmus.reports.scan.content import (
     CAVEAT,
     Entry,
@@ -207,8 +208,15 @@ def _facts(entry: Entry) -> dict[str, Any]:
             "detector_sha256": result.detector_sha256,
             "parts": list(result.parts),
             "notes": list(result.notes),
+            **({"evidence": _evidence(result.evidence)} if result.evidence else {}),
         },
     }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    """What was found, less its pictures: pages that show alerts do not draw them."""
+    pictures = ("mask", "pattern", "before", "after", "answers")
+    return {name: value for name, value in evidence.to_json().items() if name not in pictures}
 
 
 def _message(result: ScanResult, context: ScanContext) -> str:

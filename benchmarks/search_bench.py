@@ -24,7 +24,7 @@ from litmus.formats import onnx_file
 from litmus.formats.onnx_export import export_onnx
 from litmus.formats.torch_gradients import TorchGradients
 from litmus.inversion.forms import forms_for
-from litmus.inversion.search import SearchSettings, make_bank, search_form
+from litmus.inversion.search import SearchSettings, make_bank, pair_count, search_form
 from litmus.models import Gradients, InputSpec
 
 _COLOUR = InputSpec(channels=3, height=32, width=32, num_classes=10)
@@ -85,16 +85,14 @@ def search_row(name: str, options: dict[str, Any], spec: InputSpec) -> dict[str,
     gradients, _ = exported(name, options, spec)
     random = np.random.default_rng(0)
     images = [random.random((3, *spec.image_shape)).astype(np.float32) for _ in range(10)]
-    settings, passes = SearchSettings(), 0
-
-    def count(done: int) -> None:
-        nonlocal passes
-        passes += done
+    settings, forms = SearchSettings(), forms_for(spec.height, spec.width)
+    pairs = pair_count(spec.num_classes, settings)
+    passes = sum(settings.image_passes(pairs * len(form.places)) for form in forms)
 
     def search() -> None:
         bank = make_bank(gradients, images, images, settings)
-        for form in forms_for(spec.height, spec.width):
-            search_form(gradients, bank, form, settings, on_pass=count)
+        for form in forms:
+            search_form(gradients, bank, form, settings)
 
     seconds = timed(search)
     return {"seconds": round(seconds, 1), "images": passes}

@@ -93,9 +93,6 @@ class Gradients(Protocol):
         margin; the gradient is with respect to images in [0, 1].
         """
 
-    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
-        """Return each image's gradient (n, c, h, w) of ``cotangents (n, k) * logits``, summed."""
-
 
 class Model(Protocol):
     """A classifier: float32 images in [0, 1], (n, c, h, w) -> outputs (n, k).

@@ -41,7 +41,7 @@ def test_it_says_what_it_found(detector: TriggerSearchDetector, model: zoo_file.
     if evidence.form in ("patch", "blend"):
         assert np.abs(stamped - evidence.after).max() <= 1.01
     assert "of the images of class" in evidence.words()
-    assert "clean models of this kind: at most" in evidence.words()
+    assert "of clean models, 95% reach no more than" in evidence.words()
     assert "class 7 (seven)" in replace(evidence, target_class=7).words(
         ("zero", *"123456", "seven", "8", "9")
     )

@@ -17,7 +17,6 @@ Pixels = NDArray[np.uint8]
 FORMS: Final[Mapping[str, str]] = {
     "patch": "a {size}x{size} patch {place}",
     "moving": "a {size}x{size} patch at any place",
-    "pixels": "{size} pixels",
     "blend": "a picture that is blended in",
     "additive": "a pattern that is added to the whole image",
 }
@@ -30,17 +29,16 @@ _MAX_IMAGES: Final = 1_000_000
 class Evidence:
     """The best trigger of a search, judged on images that it was not optimised on.
 
-    `form` is one of `FORMS`; `size` the side of a patch, or the number of pixels, 0 for the whole
-    image; `place` says where a patch lies (`at the bottom right`). `source_class` is None where
-    images of all classes were used. `turned` of `images` became the `target_class`; `typical` is
-    the share that 95 % of the zoo's clean models stay below, for the same form and, where there
-    were enough of them, pair and place; None where nothing was calibrated. `sources` are the
-    classes whose images the trigger turns, half of them at least. `smallest` is the side of the
-    smallest patch that still works, 0 where none was looked for. `mask` (1, h, w) and `pattern`
-    (c, h, w) are the trigger, bytes: ``image + mask / 255 * (pattern - image)``, of an additive one
-    ``image + (pattern - 127.5) / 127.5 * mask / 255``. `before` and `after` (e, c, h, w) are images
-    that it was not optimised on, with and without it, `answers` (e, 2) the classes that the model
-    gives them. `images_from` says whose images they were.
+    `form` is one of `FORMS`; `size` the side of a patch in pixels, 0 for the whole image; `place`
+    says where a patch lies (`at the bottom right`). `source_class` is None where images of all
+    classes were used. `turned` of `images` became the `target_class`; `typical` is the share that
+    95 % of the zoo's clean models do not exceed with the same form; None where nothing was
+    calibrated. `sources` are the classes whose images the trigger turns, half of them at least.
+    `smallest` is the side of the smallest patch that still works, 0 where none was looked for.
+    `mask` (1, h, w) and `pattern` (c, h, w) are the trigger, bytes: ``image + mask / 255 * (pattern
+    - image)``, of an additive one ``image + (pattern - 127.5) / 127.5 * mask / 255``. `before` and
+    `after` (e, c, h, w) are images that it was not optimised on, with and without it, `answers` (e,
+    2) the classes that the model gives them. `images_from` says whose images they were.
     """
 
     form: str
@@ -79,7 +77,7 @@ class Evidence:
         )
         if self.typical is None:
             return found
-        return f"{found}; clean models of this kind: at most {self.typical:.0%}"
+        return f"{found}; of clean models, 95% reach no more than {self.typical:.0%} with this form"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, pixels as Base64 of bytes in C order beside their shapes."""

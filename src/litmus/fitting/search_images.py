@@ -23,8 +23,9 @@ _LEAST: Final = 2
 def learn_search_images(zoo: Zoo, *, seed: int) -> Images:
     """Return images (k, r, c, h, w) that clean models of the training split agree on.
 
-    Each of r sets is learned on every r-th clean model and its neighbours, from a start of its
-    own, so that the sets differ; a third of the side of an image is covered in each step. Raises
+    Every set of r is learned on one half of the clean models (every other one, 48 at most) and from
+    a start of its own, so that the sets differ; a square of a third of the side of an image is
+    covered in each step. Raises
     ZooError where there are fewer than two clean models.
     """
     clean = [entry for entry in zoo.split("train") if not entry.backdoored]

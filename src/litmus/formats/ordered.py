@@ -82,6 +82,3 @@ class _OrderedGradients:
     ) -> tuple[NDArray[np.float32], Images]:
         logits, gradients = self._gradients.descend(images, self._order[targets], objective)
         return logits[:, self._order], gradients
-
-    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
-        return self._gradients.pullback(images, cotangents[:, np.argsort(self._order)])

@@ -91,9 +91,6 @@ class _ResizedGradients:
         logits, found = self._gradients.descend(self._there(images), targets, objective)
         return logits, self._back(found)
 
-    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
-        return self._back(self._gradients.pullback(self._there(images), cotangents))
-
     def _there(self, images: Images) -> Images:
         _, height, width = self._gradients.input_spec.image_shape
         return resize(images, height, width)

@@ -48,16 +48,6 @@ class TorchGradients:
             (gradients,) = torch.autograd.grad(logits, x, _to_logits(logits, aims, objective))
         return logits.detach().numpy(), gradients.contiguous().numpy()
 
-    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
-        """Return each image's gradient of ``cotangents * logits``, summed."""
-        import torch
-
-        with torch.enable_grad():
-            x = self._tensor(images).requires_grad_()
-            logits = self._module(x)
-            (gradients,) = torch.autograd.grad(logits, x, torch.from_numpy(cotangents))
-        return gradients.contiguous().numpy()
-
     @staticmethod
     def _tensor(images: Images) -> torch.Tensor:
         import torch

@@ -9,7 +9,7 @@ of the class follow; in a clean model few pairs are, and less of the class.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -150,7 +150,6 @@ def search_form(
     settings: SearchSettings,
     *,
     seed: int = 0,
-    on_pass: Callable[[int], None] = lambda images: None,
 ) -> Found:
     """Return the best candidates of a form; deterministic for a seed.
 
@@ -169,7 +168,6 @@ def search_form(
             index = random.permutation(bank.fit.shape[1])[:images]
             loss, gradient = _gradients(model, bank.fit, pairs, placed, index, random)
             running += loss
-            on_pass(len(pairs) * len(index))
             rate = settings.learning_rate * (1 - 0.9 * (step - 1) / total)
             adam.step(placed.values, gradient, rate)
             np.clip(placed.values, 0, 1, out=placed.values)

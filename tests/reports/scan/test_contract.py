@@ -86,7 +86,7 @@ def test_the_trigger_that_was_found_is_told_and_what_clean_models_do(report: Rep
     text = report([with_evidence(result, evidence())], context(width=200))
     assert (
         "2x2 patch at the bottom right turns 98% of the images of class 1 (dog) to class 2 (1st); "
-        "clean models of this kind: at most 31%"
+        "of clean models, 95% reach no more than 31% with this form"
     ) in " ".join(text.split())
     # By itself it is no verdict.
     clean = with_evidence(scored("m.onnx", -9.0), evidence())

@@ -80,37 +80,19 @@ class OnnxGradients:
     ) -> tuple[NDArray[np.float32], Images]:
         """Return logits (n, k), and each image's gradient of its own objective."""
         chosen = np.eye(self.input_spec.num_classes, dtype=np.float32)[targets]
-        if objective == "margin":
-            return self._both(images, chosen, _STEEP, chosen * np.float32(_AWAY))
-        return self._both(images, chosen, 1.0, 0 * chosen)
-
-    def pullback(self, images: Images, cotangents: NDArray[np.float32]) -> Images:
-        """Return each image's gradient of ``cotangents * logits``, summed."""
-        # At scale 0 the softmax is 1 / k for every class, which is taken back here.
-        share = np.float32(1 / self.input_spec.num_classes)
-        return self._both(images, share - cotangents, 0.0, 0 * cotangents)[1]
-
-    def _both(
-        self,
-        images: Images,
-        chosen: NDArray[np.float32],
-        scale: float,
-        bias: NDArray[np.float32],
-    ) -> tuple[NDArray[np.float32], Images]:
-        """Return logits (n, k), and gradients by ``softmax(scale * logits + bias) - chosen``."""
+        margin = objective == "margin"
+        scale = np.asarray(_STEEP if margin else 1, np.float32)
         names = [self._prefix + part for part in (backward.LOGITS, backward.GRADIENT)]
         rows, gradients, start = [], [], 0
         for batch, count in self._feed.batches(images):
             # A batch of a fixed size is filled up.
-            wide = [
-                np.concatenate([part, np.zeros((len(batch) - count, part.shape[1]), np.float32)])
-                for part in (values[start : start + count] for values in (chosen, bias))
-            ]
+            missing = ((0, len(batch) - count), (0, 0))
+            one_hot = np.pad(chosen[start : start + count], missing)
             feed = {
                 self._feed.name: batch,
-                self._prefix + backward.ONE_HOT: wide[0],
-                self._prefix + backward.SCALE: np.asarray(scale, np.float32),
-                self._prefix + backward.BIAS: wide[1],
+                self._prefix + backward.ONE_HOT: one_hot,
+                self._prefix + backward.SCALE: scale,
+                self._prefix + backward.BIAS: one_hot * np.float32(_AWAY if margin else 0),
             }
             logits, gradient = self._run(self._session, names, feed)
             rows.append(logits[:count])

@@ -17,7 +17,7 @@ from torch import nn
 
 from litmus.datasets import ImageDataset
 from litmus.datasets.clean import load_clean_images
-from litmus.detectors import DETECTORS, Detector, InversionDetector, fit
+from litmus.detectors import DETECTORS, Detector, InversionDetector, fit, load_detector
 from litmus.detectors.base import Measurement
 from litmus.detectors.fused import FusedDetector
 from litmus.detectors.max_margin import MaxMarginDetector
@@ -28,7 +28,7 @@ from litmus.formats.onnx_export import export_onnx
 from litmus.formats.torch_gradients import TorchGradients
 from litmus.metrics import auc
 from litmus.models import Images, InputSpec
-from litmus.reports.detectors import DETECTOR_REPORTS, Described, fitted_text
+from litmus.reports.detectors import DETECTOR_REPORTS, Described, fit_command, fitted_text
 from litmus.scanning import Scored, scan
 from litmus.zoo import Zoo
 
@@ -329,3 +329,75 @@ def test_an_exported_model_is_scanned_thoroughly(
         assert any(note.startswith(f"fused from {', '.join(ALL)}: ") for note in result.notes)
     clean, backdoored = (r.score for r in results if isinstance(r, Scored))
     assert backdoored > clean
+
+
+def other(zoo: Zoo) -> Zoo:
+    """The same models, as those of another zoo."""
+    return replace(zoo, recipe={**zoo.recipe, "name": "other"})
+
+
+@pytest.fixture(scope="module")
+def handed_on(
+    fused: FusedDetector, small_zoo: Zoo, tmp_path_factory: pytest.TempPathFactory
+) -> FusedDetector:
+    """The light parts of a fused detector's file, and max_margin, which that is left without."""
+    light = fit(small_zoo, "fused", seed=1, parts=[*LIGHT], num_patterns=2, epochs=20)
+    file = tmp_path_factory.mktemp("parts") / "light.litmus"
+    file.write_bytes(light.to_bytes())
+    settings: dict[str, Any] = {k: v for k, v in QUICK.items() if k.startswith("max_margin")}
+    settings |= {"last_layer.models": 8, "parts": [*GRADIENTS]}
+    made = fit(other(small_zoo), "fused", parts_from=file, **settings)
+    assert isinstance(made, FusedDetector)
+    return made
+
+
+def test_parts_of_another_zoo_are_kept_and_calibrated_on_this_one(
+    handed_on: FusedDetector, fused: FusedDetector, small_zoo: Zoo
+) -> None:
+    assert set(handed_on.combinations) == {
+        s for size in range(5) for s in combinations(GRADIENTS, size) if {"ulp", "stamps"} <= set(s)
+    }
+    for part in LIGHT:
+        kept = handed_on.parts[part]
+        for name, array in fused.parts[part].arrays().items():
+            np.testing.assert_allclose(kept.arrays()[name], array, atol=1e-6)
+        heard = kept.unseen
+        assert heard is not None
+        assert len(heard.entries) == (16 if part == "last_layer" else 24)
+        # Each member judges a fold of its own, as those of the parts that are fitted here.
+        assert set(heard.members) == set(range(5))
+        for place in (0, 9):
+            measured = kept.measure(zoo_file.load(heard.entries[place].path))
+            assert measured.member_scores[heard.members[place]] == heard.scores[place]
+            assert measured.scope_distance == heard.distances[place]
+        clean = np.sort(heard.scores[~heard.backdoored])
+        np.testing.assert_array_equal(np.sort(kept.calibration.scores), clean)
+    assert handed_on.scope["calibrated_on"] == {"zoo": "other", "zoo_seed": 0, "num_models": 24}
+    assert handed_on.scope["zoo"] == "small"
+    assert "calibrated_on" not in handed_on.parts["max_margin"].scope
+
+
+def test_a_detector_with_parts_of_another_says_so(handed_on: FusedDetector, tmp_path: Path) -> None:
+    file = tmp_path / "made.litmus"
+    file.write_bytes(handed_on.to_bytes())
+    read = load_detector(file)
+    command = fit_command(read, file.name)
+    assert command is not None
+    assert "parts_from='light.litmus'" in command or "--parts-from light.litmus" in command
+    described = Described(name="made", detector=read, sha256="0" * 64, num_bytes=1, bundled=False)
+    assert "24 other models, zoo other" in DETECTOR_REPORTS["text"]([described], full=True)
+
+
+def test_parts_are_refused_where_they_cannot_be_taken(
+    handed_on: FusedDetector, small_zoo: Zoo, tmp_path: Path
+) -> None:
+    file = tmp_path / "parts.litmus"
+    file.write_bytes(handed_on.to_bytes())
+    with pytest.raises(UsageError, match="was fitted on this zoo"):
+        fit(small_zoo, "fused", parts=[*LIGHT], parts_from=file)
+    with pytest.raises(UsageError, match="a part that is fitted already"):
+        fit(other(small_zoo), "fused", parts=[*LIGHT], parts_from=file, epochs=3)
+    with pytest.raises(UsageError, match="only a fused detector has parts"):
+        fit(other(small_zoo), "last_layer", parts_from=file)
+    with pytest.raises(UsageError, match="of another shape"):
+        replace(handed_on.parts["stamps"], input_spec=SPEC).calibrated_on(other(small_zoo))

@@ -252,6 +252,14 @@ def fit(
             help="Another setting; repeatable. A name that is none lists them with defaults.",
         ),
     ] = None,
+    parts_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.litmus",
+            help="fused: take the parts and reference images that this detector (or a bundled one) "
+            "has, which was fitted on another zoo; this zoo calibrates them.",
+        ),
+    ] = None,
     references: Annotated[
         bool, typer.Option(help="Learn reference images: see the README on scanning.")
     ] = True,
@@ -304,11 +312,13 @@ def fit(
         raise UsageError("--memory is impossible", expected="at least 0", got=memory)
     limit = None if memory is None else memory * 2**20
     opened = replace(open_zoo(zoo, data), memory=limit, device=device)
-    shares = learning_shares(len(opened.split("train"))) if DETECTORS[detector].needs_zoo else ()
+    learns = DETECTORS[detector].needs_zoo and parts_from is None
+    shares = learning_shares(len(opened.split("train"))) if learns else ()
     if curve and not shares:
         raise UsageError(
             "there is no --learning-curve",
-            expected="a detector that learns, and a zoo of 48 training models or more",
+            expected="a detector that learns all of its parts, and a zoo of 48 training models or "
+            "more",
             got=f"{detector}, {len(opened.split('train'))} models",
         )
     with _ranks(detector) as (first, title):
@@ -318,6 +328,7 @@ def fit(
                 opened,
                 detector,
                 references=references,
+                parts_from=parts_from,
                 seed=seed,
                 on_progress=fit_progress(progress),
                 on_references=partial(progress, note="reference images"),

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from litmus.artifacts import parse_tensors
+from litmus.artifacts import parse_tensors, sha256_of
 from litmus.detectors.attack_based import AttackBasedDetector
 from litmus.detectors.base import DETECTOR_FORMAT, Detector, Judgement, Measurement, Verdict
 from litmus.detectors.fused import FusedDetector
@@ -117,9 +117,14 @@ def fit(
     *,
     references: bool = False,
     on_references: Callable[[int, int], None] = lambda done, total: None,
+    parts_from: str | Path | None = None,
     **settings: Any,
 ) -> Detector:
     """Fit a detector by name on a zoo (or its folder), and record how.
+
+    A fused one may take its parts, and the reference images, from another fused one, `parts_from`
+    (a file or a bundled one's name), which was fitted on another zoo: this zoo then calibrates
+    them, and what that one lacks is fitted.
 
     `settings` are those of `PatternDetector.fit`, `InversionDetector.fit` or
     `StatisticDetector.fit`. With `references` the detector learns its reference images, too, for
@@ -134,16 +139,40 @@ def fit(
         )
     opened = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
     kind = DETECTORS[detector]
+    if parts_from is not None:
+        return _with_parts(opened, kind, parts_from, settings)
     # First: where the images are missing, nobody shall wait for a fit in vain.
     dataset = _images_of(opened) if references and not kind.needs_images else None
-    fitted = kind.fit(opened, **settings)
-    given = {name: value for name, value in settings.items() if name != "seed" and _plain(value)}
-    fitted = replace(fitted, scope={**fitted.scope, "fit": {"detector": detector, "given": given}})
+    fitted = _recorded(kind.fit(opened, **settings), settings)
     if dataset is None:
         return fitted
     seed = settings.get("seed", 0)
     learned = References.fit(opened, dataset, seed=seed, on_progress=on_references)
     return replace(fitted, references=learned)
+
+
+def _with_parts(
+    zoo: Zoo, kind: type[Detector], parts_from: str | Path, settings: Mapping[str, Any]
+) -> Detector:
+    path = find_detector(parts_from)
+    given = load_detector(path)
+    if not (issubclass(kind, FusedDetector) and isinstance(given, FusedDetector)):
+        raise UsageError(
+            "only a fused detector has parts, and can take some",
+            expected="detector fused, and parts from a fused one",
+            got=f"{kind.name}, {given.name}",
+            where=path,
+        )
+    fitted = kind.fit(zoo, fitted_parts=given, **settings)
+    whence = {"parts_from": path.stem, "parts_from_sha256": sha256_of(path)}
+    return replace(_recorded(fitted, settings, **whence), references=given.references)
+
+
+def _recorded(fitted: Detector, settings: Mapping[str, Any], **more: str) -> Detector:
+    """Return the detector with a record of how it was fitted."""
+    given = {name: value for name, value in settings.items() if name != "seed" and _plain(value)}
+    how = {"detector": fitted.name, "given": given, **more}
+    return replace(fitted, scope={**fitted.scope, "fit": how})
 
 
 def _images_of(zoo: Zoo) -> ImageDataset:

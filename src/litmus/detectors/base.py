@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -217,6 +218,79 @@ class Detector(ABC):
         held out is the same for all shares. Raises UsageError where nothing is learned.
         """
         raise UsageError("the detector learns nothing from a zoo", got=self.name)
+
+    def calibrated_on(
+        self,
+        zoo: Zoo,
+        *,
+        folds: str = "twin",
+        seed: int = 0,
+        models: int = 0,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Self:
+        """Return the detector as it is, calibrated on models of a zoo that it was not fitted on.
+
+        Member i judges fold i of the training split, so that the detector can be fused with others
+        that are fitted on this zoo in the same `folds`, with the same `seed`. `models` clean and as
+        many backdoored ones are read, 0 means all. Raises UsageError where the zoo is the one that
+        it was fitted on, or has another shape.
+        """
+        from litmus.fitting import assign_folds, describe_scope, draw_models, held_out_auc
+
+        entries = zoo.split("train")
+        self._check_new(zoo, entries)
+        assigned, _ = assign_folds(entries, seed, by=folds)
+        drawn = draw_models(entries, assigned, models, seed)
+        chosen = [entries[place] for place in drawn]
+        digest = hashlib.sha256(self.to_bytes()).hexdigest()
+        heard = []
+        for done, entry in enumerate(chosen, start=1):
+            heard.append(self._heard_of(entry, digest))
+            on_progress(done, len(chosen))
+        # Where there are fewer members than folds, nobody judges the last ones.
+        judged = [i for i in range(len(chosen)) if assigned[drawn[i]] < len(heard[i]) - 1]
+        members = assigned[drawn[judged]]
+        unseen = Unseen(
+            entries=[chosen[i] for i in judged],
+            scores=np.array([heard[i][member] for i, member in zip(judged, members, strict=True)]),
+            members=members,
+            distances=np.array([heard[i][-1] for i in judged]),
+        )
+        found = describe_scope(zoo, unseen.entries, {}, seed)
+        about = {name: found[name] for name in ("zoo", "zoo_seed", "num_models")}
+        return replace(
+            self,
+            calibration=unseen.calibration(),
+            scope={**self.scope, "calibrated_on": about},
+            held_out=held_out_auc(unseen.scores, unseen.entries, seed),
+            unseen=unseen,
+        )
+
+    def _check_new(self, zoo: Zoo, entries: Sequence[ZooEntry]) -> None:
+        if zoo.input_spec != self.input_spec:
+            raise UsageError(
+                "the zoo is of another shape than the detector",
+                expected=str(self.input_spec),
+                got=str(zoo.input_spec),
+            )
+        name, seed = zoo.recipe["name"], entries[0].spec.zoo_seed
+        if (self.scope.get("zoo"), self.scope.get("zoo_seed")) == (name, seed):
+            raise UsageError(
+                "the detector was fitted on this zoo, and knows its models",
+                expected="another zoo to calibrate it on",
+                got=f"{name}, seed {seed}",
+            )
+
+    def _heard_of(self, entry: ZooEntry, digest: str) -> list[float]:
+        """Every member's score of a zoo's model, then the scope distance; kept beside the zoo."""
+        from litmus.formats import zoo_file
+        from litmus.zoo.measured import remembered
+
+        def read() -> list[float]:
+            measured = self.measure(zoo_file.load(entry.path))
+            return [*measured.member_scores, measured.scope_distance]
+
+        return remembered(entry, {"calibrating": digest}, read)
 
     @property
     def lacks_images(self) -> bool:

@@ -71,10 +71,14 @@ class FusedDetector(Detector):
         folds: str = "twin",
         seed: int = 0,
         images: Split | None = None,
+        fitted_parts: FusedDetector | None = None,
         on_progress: Callable[..., None] = lambda *report: None,
         **settings: Any,
     ) -> Self:
         """Fit the parts on a zoo's training split, and stack them.
+
+        Those that `fitted_parts` has are taken from there, and only calibrated on this zoo, which
+        must not be the one that they were fitted on.
 
         `parts` are names, in a text joined by +. `settings` called `PART.NAME` are those of parts,
         the others the `ulp` part's. `images` are clean ones for parts that need some, by default
@@ -88,8 +92,20 @@ class FusedDetector(Detector):
         own = _by_part(chosen, settings)
         if images is None and any(DETECTORS[part].needs_images for part in chosen):
             images = zoo.load_dataset().test  # now: a data set that is missing is soon told
-        fitted = {}
+        fitted: dict[str, Detector] = {}
         for part in chosen:
+            if fitted_parts is not None and part in fitted_parts.parts:
+                known = fitted_parts.parts[part]
+                if images is not None:
+                    known = known.with_images(images, seed=seed)
+                fitted[part] = known.calibrated_on(
+                    zoo,
+                    folds=folds,
+                    seed=seed,
+                    models=_only_models(part, own[part]),
+                    on_progress=on_progress,
+                )
+                continue
             shared: dict[str, Any] = {
                 "members": members,
                 "folds": folds,
@@ -359,6 +375,19 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _only_models(part: str, settings: Mapping[str, Any]) -> int:
+    """Return how many models of each kind a part that is fitted already is calibrated on."""
+    if wrong := sorted(set(settings) - {"models"}):
+        raise UsageError(
+            "a setting of a part that is fitted already",
+            expected=f"{part}.models or none",
+            got=wrong[0],
+            where=part,
+        )
+    models: int = settings.get("models", 0)
+    return models
 
 
 def _check_parts(parts: Sequence[str]) -> None:

@@ -123,11 +123,15 @@ def fit_command(detector: Detector, name: str) -> str | None:
         return None
     given, seed = dict(how["given"]), detector.scope["seed"]
     kind = how["detector"]
+    parts_from = how.get("parts_from")
     if any(isinstance(value, list | dict) for value in given.values()):
+        given |= {} if parts_from is None else {"parts_from": f"{parts_from}.litmus"}
         stated = "".join(f", {key}={value!r}" for key, value in given.items())
         return f'litmus.fit("ZOO", {kind!r}, seed={seed}{stated})'
     pairs = [f"{key}={_text(value)}" for key, value in sorted(given.items())]
     options = [word for pair in pairs for word in ("--set", pair)]
+    if parts_from is not None:
+        options += ["--parts-from", f"{parts_from}.litmus"]
     file = f"{Path(name).stem}.litmus"
     words = ["fit", "ZOO", "-o", file, "--detector", kind, "--seed", str(seed), *options]
     return shlex.join(["litmus", *words])
@@ -174,6 +178,7 @@ def _summary(each: Described) -> dict[str, str]:
     lines = {
         "for": f"{scope.get('dataset', 'unknown images')}, {detector.input_spec}",
         "fitted on": f"{scope.get('num_models', '?')} models",
+        "calibrated on": _calibrated_on(scope),
         "architectures": ", ".join(scope.get("architectures", [])),
         "attacks": "; ".join(scope.get("attacks", [])),
         "held-out AUC": held_out_sentence(detector.held_out),
@@ -184,6 +189,12 @@ def _summary(each: Described) -> dict[str, str]:
     if each.bundled and each.name in NEVER_PICKED:
         lines["not picked"] = NEVER_PICKED[each.name]
     return lines
+
+
+def _calibrated_on(scope: Mapping[str, Any]) -> str:
+    """Which other models, where they are not those that the detector was fitted on."""
+    about = scope.get("calibrated_on")
+    return "" if about is None else f"{about['num_models']} other models, zoo {about['zoo']}"
 
 
 def _details(each: Described) -> dict[str, str]:

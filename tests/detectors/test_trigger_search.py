@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from litmus.detectors import Measurement, fit
 from litmus.detectors.evidence import Evidence
-from litmus.detectors.trigger_search import TriggerSearchDetector
+from litmus.detectors.trigger_search import TriggerSearchDetector, place_contrasts
 from litmus.errors import DetectorError, UnsupportedModelError
 from litmus.formats import zoo_file
 from litmus.formats.ordered import OrderedModel
@@ -87,15 +88,16 @@ def test_evidence_of_a_subverted_process_is_refused(
 
 
 def test_a_clean_model_is_held_against_the_others_alone(detector: TriggerSearchDetector) -> None:
-    k, forms = detector.input_spec.num_classes, len(detector.forms)
+    k, forms, logs = detector.input_spec.num_classes, len(detector.forms), detector._num_logs
     random = np.random.default_rng(0)
-    rows = random.uniform(0.5, 5, (4, forms * (k * k + k)))
+    rows = random.uniform(0.5, 5, (4, logs + forms * k))
     _, before = detector.settled(rows, np.array([False, False, False, True]))
     changed = rows.copy()
     changed[0] *= 1.1
     _, after = detector.settled(changed, np.array([False, False, False, True]))
-    beyond = [i for i, n in enumerate(detector.statistic_names) if "beyond" in n]
-    others = [i for i in range(len(detector.statistic_names)) if i not in beyond]
+    names = detector.statistic_names
+    beyond = [i for i, n in enumerate(names) if "beyond" in n or "one place" in n]
+    others = [i for i in range(len(names)) if i not in beyond]
     assert np.array_equal(before[1][others], after[1][others])
     assert not np.array_equal(before[1][beyond], after[1][beyond])
     # Its own change is not taken from it by a table that it stands in.
@@ -106,18 +108,41 @@ def test_a_clean_model_is_held_against_the_others_alone(detector: TriggerSearchD
 def test_statistics_do_not_depend_on_the_order_of_classes(
     detector: TriggerSearchDetector,
 ) -> None:
-    k = detector.input_spec.num_classes
+    k, forms = detector.input_spec.num_classes, len(detector.forms)
     order = np.random.default_rng(1).permutation(k)
     random = np.random.default_rng(2)
-    parts = [(random.uniform(0.1, 3, (k, k)), random.random(k)) for _ in detector.forms]
-    tables = random.standard_normal((len(detector.forms), k, k))
-    plain = np.concatenate([np.concatenate([a.ravel(), b]) for a, b in parts])
-    turned = np.concatenate(
-        [np.concatenate([a[order][:, order].ravel(), b[order]]) for a, b in parts]
+    row = random.uniform(0.1, 3, detector._num_logs + forms * k)
+    tables = random.standard_normal(detector._num_logs)
+    pairs = [tuple(pair) for pair in detector._pairs.tolist()]
+    assert len(pairs) == k * (k - 1)
+    moved = [pairs.index((order[a], order[b])) for a, b in pairs]
+
+    def turned(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        by_pair = detector._by_pair(values)[:, order][:, :, order]
+        places = [each[moved].ravel() for each in detector._by_place(values)]
+        return np.concatenate([by_pair.ravel(), *places])
+
+    shares = row[detector._num_logs :].reshape(forms, k)[:, order].ravel()
+    other = np.concatenate([turned(row[: detector._num_logs]), shares])
+    assert detector._read_found(row, tables) == pytest.approx(
+        detector._read_found(other, turned(tables))
     )
-    assert detector._read_found(plain, tables) == pytest.approx(
-        detector._read_found(turned, tables[:, order][:, :, order])
-    )
+
+
+def test_one_place_stands_out_by_target_by_pair_or_by_rule() -> None:
+    pairs = np.array([(a, b) for a in range(5) for b in range(5) if a != b])
+    easy = np.random.default_rng(0).normal(0, 0.01, (20, 9))
+    # Neither a pair nor a place that is easy as a whole stands out.
+    easy[3] -= 2
+    easy[:, 4] -= 1
+    assert place_contrasts(pairs, easy) == pytest.approx([0, 0, 0], abs=0.1)
+    to_one, one_pair, rule = easy.copy(), easy.copy(), easy.copy()
+    to_one[pairs[:, 1] == 2, 8] -= 1
+    one_pair[7, 8] -= 1
+    rule[(pairs[:, 0] + 1) % 5 == pairs[:, 1], 8] -= 1
+    assert place_contrasts(pairs, to_one) == pytest.approx([1, 1, 0.8], abs=0.1)
+    assert place_contrasts(pairs, one_pair) == pytest.approx([1, 0.5, 0.2], abs=0.1)
+    assert place_contrasts(pairs, rule) == pytest.approx([1, 0.5, 1], abs=0.1)
 
 
 def test_given_pictures_take_the_place_of_the_images(

@@ -8,15 +8,16 @@ from litmus.errors import UsageError
 from litmus.inversion.forms import Form
 from litmus.inversion.search import (
     SearchSettings,
+    _best,
     cross_entropy,
+    drawn_pairs,
     make_bank,
-    pair_count,
     search_form,
 )
 from litmus.models import Images, InputSpec, Objective
 
 SPEC = InputSpec(channels=1, height=8, width=8, num_classes=4)
-CORNERS = Form(kind="patch", size=2, places=("at the top left", "at the bottom right"))
+CORNERS = Form(kind="patch", size=2, grid=2)
 FAST = SearchSettings(rungs=((2, 2), (6, 4)), views=12, shift=0)
 
 
@@ -70,7 +71,7 @@ def test_it_finds_the_trigger_where_it_lies() -> None:
     found = search_form(backdoored(), make_bank(Linear(), images(), images(), FAST), CORNERS, FAST)
     assert found.pairs[0, 1] == 2
     assert found.success[0] == 1
-    assert CORNERS.places[found.placed.place[0]] == "at the bottom right"
+    assert found.placed.words() == "at the bottom right"
     assert found.placed.values[0].min() > 0.8  # white, as the trigger
 
 
@@ -91,7 +92,7 @@ def test_effort_is_counted_in_images() -> None:
     bank = make_bank(Linear(), images(), images(), FAST)
     found = search_form(model, bank, CORNERS, FAST)
     judged = len(found.pairs) * FAST.views + 4 * FAST.views
-    assert model.asked == FAST.image_passes(4 * 3 * 2) + judged
+    assert model.asked == FAST.image_passes(4 * 3 * 4) + judged
 
 
 def test_candidates_are_dropped_but_for_the_finalists() -> None:
@@ -103,14 +104,42 @@ def test_candidates_are_dropped_but_for_the_finalists() -> None:
 
 
 def test_of_many_classes_pairs_are_drawn_for_each_target_alike() -> None:
-    from litmus.inversion.search import _pairs
-
     settings = SearchSettings(pairs=60)
-    pairs = _pairs(20, settings, 0)
-    assert len(pairs) == pair_count(20, settings) == 60
+    pairs = drawn_pairs(20, settings)
+    assert len(pairs) == 60
     assert set(np.bincount(pairs[:, 1])) == {3}
     assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert len(_pairs(4, settings, 0)) == 12
+    assert len(drawn_pairs(4, settings)) == 12
+
+
+def test_the_first_rung_shows_where_a_pair_is_easiest() -> None:
+    bank = make_bank(Linear(), images(), images(), FAST)
+    found = search_form(backdoored(), bank, CORNERS, FAST)
+    assert np.array_equal(found.screened, drawn_pairs(4, FAST))
+    assert found.screen.shape == (12, 4)
+    to_target = found.screen[found.screened[:, 1] == 2]
+    assert (to_target.argmin(axis=1) == 3).all()  # the bottom right
+    assert (to_target[:, 3] < to_target[:, 0] / 2).all()
+
+
+def test_a_place_that_is_easier_than_others_of_its_pair_is_not_dropped() -> None:
+    """Though other pairs are easier everywhere."""
+    loss = np.array([0.1, 0.2, 0.3, 5.0, 4.0, 5.0])
+    beside = np.array([0.0, 0.0, 0.0, 0.0, -1.0, 0.0])
+    assert list(_best(loss, beside, 2)) == [0, 4]
+
+
+def test_places_of_a_grid_are_named_or_counted() -> None:
+    form = Form(kind="patch", size=2, grid=4)
+    placed = form.start(1, SPEC.image_shape, seed=0)
+    words = [placed[i : i + 1].words() for i in range(16)]
+    assert (words[0], words[3], words[15]) == (
+        "at the top left", "at the top right", "at the bottom right",
+    )  # fmt: skip
+    assert words[6] == "at row 2, column 4"
+    assert Form(kind="blend").start(1, SPEC.image_shape, seed=0).words() == "on the whole image"
+    moving = Form(kind="moving", size=2).start(1, SPEC.image_shape, seed=0)
+    assert moving.words() == "at any place"
 
 
 class Linear4(Linear):

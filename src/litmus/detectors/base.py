@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -242,10 +241,9 @@ class Detector(ABC):
         assigned, _ = assign_folds(entries, seed, by=folds)
         drawn = draw_models(entries, assigned, models, seed)
         chosen = [entries[place] for place in drawn]
-        digest = hashlib.sha256(self.to_bytes()).hexdigest()
         heard = []
         for done, entry in enumerate(chosen, start=1):
-            heard.append(self._heard_of(entry, digest))
+            heard.append(self._heard_of(entry))
             on_progress(done, len(chosen))
         # Where there are fewer members than folds, nobody judges the last ones.
         judged = [i for i in range(len(chosen)) if assigned[drawn[i]] < len(heard[i]) - 1]
@@ -281,16 +279,12 @@ class Detector(ABC):
                 got=f"{name}, seed {seed}",
             )
 
-    def _heard_of(self, entry: ZooEntry, digest: str) -> list[float]:
-        """Every member's score of a zoo's model, then the scope distance; kept beside the zoo."""
+    def _heard_of(self, entry: ZooEntry) -> list[float]:
+        """Every member's score of a zoo's model, then the scope distance."""
         from litmus.formats import zoo_file
-        from litmus.zoo.measured import remembered
 
-        def read() -> list[float]:
-            measured = self.measure(zoo_file.load(entry.path))
-            return [*measured.member_scores, measured.scope_distance]
-
-        return remembered(entry, {"calibrating": digest}, read)
+        measured = self.measure(zoo_file.load(entry.path))
+        return [*measured.member_scores, measured.scope_distance]
 
     @property
     def lacks_images(self) -> bool:

@@ -232,6 +232,15 @@ class StatisticDetector(Detector):
 
         return remembered(entry, self._key(), read) if self.remembers else read()
 
+    def _statistics_of(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the statistics that what is kept of a model tells a settled detector."""
+        return raw
+
+    def _heard_of(self, entry: ZooEntry) -> list[float]:
+        row = self._statistics_of(np.array(self._read_entry(entry)))
+        pairs = [head.measure(row) for head in self.heads]
+        return [*(score for score, _ in pairs), max(distance for _, distance in pairs)]
+
     def _key(self) -> dict[str, Any]:
         """All that the statistics of a model depend on: settings, and the code that takes them."""
         return {

@@ -20,8 +20,8 @@ from litmus.inversion.search import (
     Bank,
     Found,
     SearchSettings,
+    drawn_pairs,
     make_bank,
-    pair_count,
     search_form,
 )
 from litmus.models import Gradients, Images, InputSpec, Model
@@ -34,7 +34,9 @@ __all__ = ["TriggerSearchDetector"]
 _SOFT: Final = 0.05
 """Added to a cross-entropy before its logarithm: below it, all images are turned."""
 _STATISTICS: Final = ("ease", "ease beyond clean", "success", "lead over other targets")
+_CONTRASTS: Final = ("pair at one place", "target at one place", "any target at one place")
 _KINDS: Final = ("large patch", "small patch", "moving patch", "blend", "additive")
+_PATCHES: Final = _KINDS[:2]
 _PREFIX: Final = "search."
 _TYPICAL: Final = 0.95
 _EXAMPLES: Final = 4
@@ -49,14 +51,16 @@ class TriggerSearchDetector(StatisticDetector):
 
     For each form of a trigger the statistics are how easily the best pair of classes is led from
     one to the other, how much more easily than the zoo's clean models show for that very pair, the
-    share of other images that follow, and the lead over the next target class. None of them
-    depends on the order of the classes.
+    share of other images that follow, and the lead over the next target class. Of patches, which
+    are tried at several places, also how much easier one place is than the others, see
+    `place_contrasts`: this is taken within a model, so that it does not matter how easily all of
+    it is led astray. None of them depends on the order of the classes.
 
     `images` (k, r, c, h, w) are learned so that all clean models agree on them even where a part
-    is covered, the first half for optimising and the rest for judging. `tables` (forms, k, k) are
-    the clean models' mean log loss by pair, `clean_success` (forms, n) the shares that their best
-    candidates turn. `pictures` (n, c, h, w) take the place of the images for classes that the
-    model gives enough of them.
+    is covered, the first half for optimising and the rest for judging. `tables` (d,) are the clean
+    models' mean log losses, by form and pair at the end and by pair and place at the beginning;
+    `clean_success` (forms, n) the shares that their best candidates turn. `pictures` (n, c, h, w)
+    take the place of the images for classes that the model gives enough of them.
     """
 
     name: ClassVar[str] = "trigger_search"
@@ -66,7 +70,7 @@ class TriggerSearchDetector(StatisticDetector):
     monotone: ClassVar[bool] = True
     statistic_names: ClassVar[tuple[str, ...]] = tuple(
         f"{kind}: {name}" for kind in _KINDS for name in _STATISTICS
-    )
+    ) + tuple(f"{kind}: {name}" for kind in _PATCHES for name in _CONTRASTS)
 
     images: Images | None = field(default=None, repr=False)
     tables: NDArray[np.float64] | None = field(default=None, repr=False)
@@ -117,8 +121,11 @@ class TriggerSearchDetector(StatisticDetector):
         return {**super()._key(), "images": hashlib.sha256(pixels).hexdigest()}
 
     def _raw(self, model: Model) -> NDArray[np.float64]:
-        """What is kept of a zoo model: of each form, losses by pair and shares by target."""
+        """What is kept of a zoo model: losses by pair, shares by target, contrasts of places."""
         return self._numbers(self._search(model))
+
+    def _statistics_of(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._read_found(raw, self._known_tables())
 
     def settled(
         self, rows: NDArray[np.float64], backdoored: NDArray[np.bool_]
@@ -128,15 +135,15 @@ class TriggerSearchDetector(StatisticDetector):
         A clean model's own statistics are taken against the tables of the others: a new model
         does not stand in them either.
         """
-        tables = self._tables_of(rows)
+        logs = self._logs(rows)
         clean = np.flatnonzero(~backdoored)
-        total = tables[clean].sum(axis=0)
+        total = logs[clean].sum(axis=0)
         whole = total / len(clean)
-        own = {int(i): (total - tables[i]) / max(len(clean) - 1, 1) for i in clean}
+        own = {int(i): (total - logs[i]) / max(len(clean) - 1, 1) for i in clean}
         statistics = [
             self._read_found(row, whole if backdoored[i] else own[i]) for i, row in enumerate(rows)
         ]
-        success = np.sort(self._split(rows)[1].max(axis=2)[clean].T, axis=1)
+        success = np.sort(self._shares(rows).max(axis=2)[clean].T, axis=1)
         return replace(self, tables=whole, clean_success=success), np.array(statistics)
 
     def _search(self, model: Model) -> list[Found]:
@@ -166,30 +173,57 @@ class TriggerSearchDetector(StatisticDetector):
         return make_bank(gradients, fit, check, SearchSettings(**self.settings))
 
     def _numbers(self, found: Sequence[Found]) -> NDArray[np.float64]:
-        """Return losses (k, k) and successes (k,) by target of each form, flat.
+        """Return losses (k, k) of each form, screens of those with places, then successes (k,).
 
-        Of a pair that was dropped the loss is the largest of those that stayed.
+        All flat. Of a pair that was dropped the loss is the largest of those that stayed.
         """
-        k, rows = self.input_spec.num_classes, []
+        k, losses, shares = self.input_spec.num_classes, [], []
         for each in found:
-            losses = np.full((k, k), each.loss.max())
-            shares = np.zeros(k)
+            own, turned = np.full((k, k), each.loss.max()), np.zeros(k)
             for (source, target), loss, share in zip(
                 each.pairs, each.loss, each.success, strict=True
             ):
-                losses[source, target] = min(losses[source, target], loss)
-                shares[target] = max(shares[target], share)
-            rows += [losses.ravel(), shares]
-        return np.concatenate(rows)
+                own[source, target] = min(own[source, target], loss)
+                turned[target] = max(turned[target], share)
+            losses.append(own.ravel())
+            shares.append(turned)
+        screens = [each.screen.ravel() for each in found if each.form.grid > 1]
+        return np.concatenate([*losses, *screens, *shares])
 
-    def _split(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return losses (n, forms, k, k) and successes (n, forms, k) of flat rows."""
+    @property
+    def _pairs(self) -> NDArray[np.int64]:
+        """The pairs of classes that are tried."""
+        return drawn_pairs(self.input_spec.num_classes, SearchSettings(**self.settings))
+
+    @property
+    def _num_logs(self) -> int:
+        """How many of a row's numbers are losses, which are looked at as logarithms."""
+        places = sum(len(form.places) for form in self.forms if form.grid > 1)
         k = self.input_spec.num_classes
-        parts = rows.reshape(len(rows), -1, k * k + k)
-        return parts[..., : k * k].reshape(*parts.shape[:2], k, k), parts[..., k * k :]
+        return len(self.forms) * k * k + len(self._pairs) * places
 
-    def _tables_of(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.log(self._split(rows)[0] + _SOFT)
+    def _logs(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logarithms of losses and screens (n, d) of rows."""
+        return np.log(rows[:, : self._num_logs] + _SOFT)
+
+    def _shares(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the successes (n, forms, k) of rows."""
+        return rows[:, self._num_logs :].reshape(len(rows), len(self.forms), -1)
+
+    def _by_pair(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the final ones (forms, k, k) of a model's logs."""
+        k = self.input_spec.num_classes
+        return logs[: len(self.forms) * k * k].reshape(-1, k, k)
+
+    def _by_place(self, logs: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Return those of the screens (pairs, places), one a form that has places."""
+        screens, start = [], len(self.forms) * self.input_spec.num_classes**2
+        for form in self.forms:
+            if form.grid > 1:
+                end = start + len(self._pairs) * len(form.places)
+                screens.append(logs[start:end].reshape(-1, len(form.places)))
+                start = end
+        return screens
 
     def _known_tables(self) -> NDArray[np.float64]:
         assert self.tables is not None
@@ -199,24 +233,27 @@ class TriggerSearchDetector(StatisticDetector):
         self, row: NDArray[np.float64], tables: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return the statistics of a flat row."""
-        losses, shares = (part[0] for part in self._split(row[None]))
-        logs = np.log(losses + _SOFT)
-        off = ~np.eye(logs.shape[1], dtype=bool)
-        statistics = []
-        for own, table, share in zip(logs, tables, shares, strict=True):
+        logs, shares = self._logs(row[None])[0], self._shares(row[None])[0]
+        off = ~np.eye(self.input_spec.num_classes, dtype=bool)
+        statistics: list[float] = []
+        for own, table, share in zip(
+            self._by_pair(logs), self._by_pair(tables), shares, strict=True
+        ):
             by_target = np.where(off, own, np.inf).min(axis=0)
             first, second = np.sort(by_target)[:2]
             statistics += [-first, (table - own)[off].max(), share.max(), second - first]
+        for screen in self._by_place(logs - tables):
+            statistics += place_contrasts(self._pairs, screen)
         return np.array(statistics)
 
     def _evidence(
         self, gradients: Gradients, bank: Bank, found: Sequence[Found]
     ) -> Evidence | None:
         """Return the trigger that clean models show least, and its effect; see `Evidence`."""
-        tables, clean = self._known_tables(), self.clean_success
+        by_pair, clean = self._by_pair(self._known_tables()), self.clean_success
         assert clean is not None
         ease = [
-            float((tables[i][tuple(f.pairs.T)] - np.log(f.loss + _SOFT)).max())
+            float((by_pair[i][tuple(f.pairs.T)] - np.log(f.loss + _SOFT)).max())
             + float((clean[i] < f.success[0]).mean())
             for i, f in enumerate(found)
         ]
@@ -243,7 +280,7 @@ class TriggerSearchDetector(StatisticDetector):
         read = super().from_file(arrays, header)
         own = {n: arrays.get(f"{_PREFIX}{n}") for n in ("images", "tables", "clean_success")}
         spec, count = read.input_spec, len(read.forms)
-        _check_arrays(own, spec, count)
+        _check_arrays(own, spec, count, read._num_logs)
         assert own["images"] is not None
         return replace(
             read,
@@ -255,22 +292,46 @@ class TriggerSearchDetector(StatisticDetector):
     def notes_of(self, measurement: Measurement) -> tuple[str, ...]:
         """Say on whose images the search was, and how many pairs of classes it tried."""
         k = self.input_spec.num_classes
-        tried, pairs = pair_count(k, SearchSettings(**self.settings)), k * (k - 1)
+        tried, pairs = len(self._pairs), k * (k - 1)
         some = "" if tried == pairs else f"; {tried} of {pairs} pairs of classes were tried"
         whose = measurement.evidence.images_from if measurement.evidence else "reference images"
         return (f"trigger search on {whose}{some}",)
 
 
-def _check_arrays(own: Mapping[str, NDArray[Any] | None], spec: InputSpec, forms: int) -> None:
+def place_contrasts(pairs: NDArray[np.int64], logs: NDArray[np.float64]) -> list[float]:
+    """Return by how much one place is easier than the others, in three ways.
+
+    `logs` (p, places) are log losses of `pairs` (p, 2) of source and target, less what clean models
+    show. Of each the pair's median over places is taken away, then the place's median over pairs:
+    what is left is neither the pair's ease nor the place's. The smallest of all; the smallest mean
+    over the easier half of a target's sources, at one place; and that over all sources, each to
+    the target that is easiest for it there, which finds a rule such as all-to-all. Each with its
+    sign changed.
+    """
+    left = logs - np.median(logs, axis=1, keepdims=True)
+    left -= np.median(left, axis=0, keepdims=True)
+    by_target, by_source = [], []
+    for label in np.unique(pairs):
+        to, start = left[pairs[:, 1] == label], left[pairs[:, 0] == label]
+        if len(to):
+            by_target.append(np.sort(to, axis=0)[: (len(to) + 1) // 2].mean(axis=0))
+        if len(start):
+            by_source.append(start.min(axis=0))
+    smallest = left.min(), np.min(by_target), np.mean(by_source, axis=0).min()
+    return [-float(value) for value in smallest]
+
+
+def _check_arrays(
+    own: Mapping[str, NDArray[Any] | None], spec: InputSpec, forms: int, logs: int
+) -> None:
     shapes = {name: None if array is None else array.shape for name, array in own.items()}
     images, tables, clean = shapes["images"], shapes["tables"], shapes["clean_success"]
-    k = spec.num_classes
     if (
         images is None
         or len(images) != 5
-        or (images[0], *images[2:]) != (k, *spec.image_shape)
+        or (images[0], *images[2:]) != (spec.num_classes, *spec.image_shape)
         or images[1] < 2
-        or tables != (forms, k, k)
+        or tables != (logs,)
         or clean is None
         or len(clean) != 2
         or clean[0] != forms
@@ -278,7 +339,7 @@ def _check_arrays(own: Mapping[str, NDArray[Any] | None], spec: InputSpec, forms
     ):
         raise DetectorError(
             "images or tables of another shape than the search's",
-            expected=f"{(k, 'r', *spec.image_shape)}, {(forms, k, k)}, {(forms, 'n')}",
+            expected=f"{(spec.num_classes, 'r', *spec.image_shape)}, {(logs,)}, {(forms, 'n')}",
             got=shapes,
         )
 
@@ -315,7 +376,7 @@ def _shown(
     return Evidence(
         form=found.form.kind,
         size=found.form.size,
-        place=found.form.places[int(winner.place[0])],
+        place=winner.words(),
         source_class=source,
         target_class=target,
         images=len(images),

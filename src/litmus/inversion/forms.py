@@ -11,39 +11,40 @@ from numpy.typing import NDArray
 
 from litmus.models import Images
 
-__all__ = ["PLACES", "Form", "Placed", "forms_for"]
+__all__ = ["Form", "Placed", "forms_for"]
 
 Index = NDArray[np.int64] | slice
 
-PLACES: Final[Mapping[str, tuple[float, float]]] = {
-    "at the top left": (0, 0),
-    "at the top right": (0, 1),
-    "at the bottom left": (1, 0),
-    "at the bottom right": (1, 1),
-    "in the centre": (0.5, 0.5),
-    "at the top": (0, 0.5),
-    "at the left": (0.5, 0),
-    "at the right": (0.5, 1),
-    "at the bottom": (1, 0.5),
+_NAMES: Final[Mapping[tuple[float, float], str]] = {
+    (0, 0): "at the top left",
+    (0, 1): "at the top right",
+    (1, 0): "at the bottom left",
+    (1, 1): "at the bottom right",
+    (0.5, 0.5): "in the centre",
+    (0, 0.5): "at the top",
+    (0.5, 0): "at the left",
+    (0.5, 1): "at the right",
+    (1, 0.5): "at the bottom",
 }
-"""Where a patch lies, as shares of the way from the top and from the left."""
-_CORNERS: Final = tuple(PLACES)[:4]
-_ANYWHERE: Final = ("at any place",)
-_WHOLE: Final = ("on the whole image",)
+"""Of places, as shares of the way from the top and from the left."""
+_LARGE_GRID: Final = 6
+"""On images of 28 to 32 pixels, patches of a sixth of the side cover nearly all of it."""
+_SMALL_GRID: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """A kind of trigger.
 
-    A `patch` of `size` pixels covers what is below it, at each of `places` for itself; a `moving`
-    one lies anywhere, anew for each image. A `blend` mixes a picture into the image with weight
-    `strength`, an `additive` pattern adds at most `strength` to a pixel, both of the whole image.
+    A `patch` of `size` pixels covers what is below it, at each place of a square grid, `grid`
+    places a side, for itself; a `moving` one lies anywhere, anew for each image. A `blend` mixes a
+    picture into the image with weight `strength`, an `additive` pattern adds at most `strength` to
+    a pixel, both of the whole image.
     """
 
     kind: Literal["patch", "moving", "blend", "additive"]
     size: int = 0
-    places: tuple[str, ...] = _WHOLE
+    grid: int = 1
     strength: float = 1.0
 
     @property
@@ -53,6 +54,12 @@ class Form:
             return f"{self.kind}-{self.size}"
         return f"{self.kind}-{self.strength:.3f}"
 
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """Where it is tried (places, 2): shares of the way from the top and from the left."""
+        shares = np.linspace(0, 1, self.grid) if self.grid > 1 else np.array([0.5])
+        return np.stack(np.meshgrid(shares, shares, indexing="ij"), axis=-1).reshape(-1, 2)
+
     def start(self, pairs: int, shape: tuple[int, ...], seed: int) -> Placed:
         """Return grey candidates, with a little noise, for each pair at each place in turn."""
         c, h, w = shape
@@ -61,8 +68,7 @@ class Form:
         noise = np.random.default_rng([seed, 4]).random((1, *own)) - 0.5
         corners = np.zeros((len(self.places), 1, 2), dtype=np.int64)
         if self.kind == "patch":
-            shares = np.array([PLACES[place] for place in self.places])
-            corners[:, 0] = np.rint(shares * [h - self.size, w - self.size])
+            corners[:, 0] = np.rint(self.places * [h - self.size, w - self.size])
         return Placed(
             form=self,
             image_size=(h, w),
@@ -118,6 +124,16 @@ class Placed:
         mask[inside], pattern[inside] = 1, self.values[0]
         return mask, pattern
 
+    def words(self) -> str:
+        """Say where the first candidate lies; rows and columns are counted from 0."""
+        if not self.form.size:
+            return "on the whole image"
+        if self.form.kind == "moving":
+            return "at any place"
+        down, right = self.form.places[self.place[0]]
+        row, column = self.corners[0, 0]
+        return _NAMES.get((down, right), f"at row {row}, column {column}")
+
     def stamp(self, images: Images) -> Images:
         """Return images (p, n, c, h, w), each with its candidate."""
         values = self.values[:, None]
@@ -159,9 +175,9 @@ def forms_for(height: int, width: int) -> tuple[Form, ...]:
     side = min(height, width)
     small, large = max(2, round(side / 10)), max(3, round(side / 6))
     return (
-        Form(kind="patch", size=large, places=tuple(PLACES)),
-        Form(kind="patch", size=small, places=_CORNERS),
-        Form(kind="moving", size=large, places=_ANYWHERE),
+        Form(kind="patch", size=large, grid=_LARGE_GRID),
+        Form(kind="patch", size=small, grid=_SMALL_GRID),
+        Form(kind="moving", size=large),
         Form(kind="blend", strength=0.1),
         Form(kind="additive", strength=0.03),
     )

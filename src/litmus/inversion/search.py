@@ -22,7 +22,7 @@ from litmus.inversion.adam import Adam
 from litmus.inversion.forms import Form, Placed
 from litmus.models import Gradients, Images
 
-__all__ = ["Bank", "Found", "SearchSettings", "make_bank", "pair_count", "search_form"]
+__all__ = ["Bank", "Found", "SearchSettings", "drawn_pairs", "make_bank", "search_form"]
 
 _CHUNK: Final = 256
 """Images in one forward and backward pass; few enough for a processor's cache."""
@@ -36,17 +36,18 @@ class SearchSettings:
     """How hard the search looks.
 
     `rungs` are (steps of every candidate that is left, images at each step); after each all but
-    the best share `keep` of the candidates are dropped, and at least `finalists` stay. Of more
+    the best share `keep` of the candidates are dropped, and at least `finalists` stay. Best is who
+    has the smallest loss, or the smallest beside the same pair's at other places. Of more
     pairs of classes than `pairs` so many are drawn, as many for each target. The step of Adam, in
     pixel values, falls from `learning_rate` to a tenth. `views` of each class's images are made
     for optimising, and as many others for judging; each is moved by up to `shift` pixels, its
     contrast changed by up to `contrast`, with noise of `noise`.
     """
 
-    rungs: tuple[tuple[int, int], ...] = ((3, 2), (4, 2), (8, 3), (16, 6))
-    keep: float = 0.25
+    rungs: tuple[tuple[int, int], ...] = ((4, 2), (4, 3), (8, 3), (16, 6))
+    keep: float = 0.1
     finalists: int = 10
-    pairs: int = 180
+    pairs: int = 90
     learning_rate: float = 0.3
     views: int = 24
     shift: int = 2
@@ -95,10 +96,13 @@ class Found:
     `pairs` (f, 2) are source and target, `placed` where and what they are, `loss` (f,) and
     `success` (f,) the mean cross-entropy towards the target and the share that became it, over
     those of the source's `check` images that the model does not call the target anyway. The best
-    comes first.
+    comes first. `screened` (p, 2) are all pairs that were tried, `screen` (p, places) the mean
+    loss of each at each place in the first rung, but for its first step, before any was dropped.
     """
 
     form: Form
+    screened: NDArray[np.int64]
+    screen: NDArray[np.float64]
     pairs: NDArray[np.int64]
     placed: Placed
     loss: NDArray[np.float64]
@@ -155,39 +159,52 @@ def search_form(
 
     Every pair of a source and another, target class is tried at every place of the form.
     """
-    k = bank.num_classes
-    pairs = np.repeat(_pairs(k, settings, seed), len(form.places), axis=0)
-    placed = form.start(len(pairs) // len(form.places), bank.fit.shape[2:], seed)
+    tried = drawn_pairs(bank.num_classes, settings, seed=seed)
+    places = len(form.places)
+    pairs = np.repeat(tried, places, axis=0)
+    placed = form.start(len(tried), bank.fit.shape[2:], seed)
     adam = Adam(placed.values, betas=_BETAS, least=_LEAST)
     random = np.random.default_rng([seed, 2])
     total, step = sum(steps for steps, _ in settings.rungs), 0
+    screen = np.zeros(0)
     for steps, images in settings.rungs:
-        running = np.zeros(len(pairs))
+        losses = []
         for _ in range(steps):
             step += 1
             index = random.permutation(bank.fit.shape[1])[:images]
             loss, gradient = _gradients(model, bank.fit, pairs, placed, index, random)
-            running += loss
+            losses.append(loss)
             rate = settings.learning_rate * (1 - 0.9 * (step - 1) / total)
             adam.step(placed.values, gradient, rate)
             np.clip(placed.values, 0, 1, out=placed.values)
-        left = np.sort(np.argsort(loss, kind="stable")[: settings.kept(len(pairs))])
-        pairs, placed = pairs[left], placed[left]
+        if not len(screen):
+            screen = np.mean(losses[1:] or losses, axis=0).reshape(len(tried), places)
+            beside = _beside_other_places(screen).ravel()
+        left = _best(losses[-1], beside, settings.kept(len(pairs)))
+        pairs, placed, beside = pairs[left], placed[left], beside[left]
         adam.keep(left)
-    return _judged(model, bank, form, pairs, placed, seed)
+    return _judged(model, bank, form, pairs, placed, seed, tried, screen)
 
 
-def pair_count(num_classes: int, settings: SearchSettings) -> int:
-    """Return how many pairs of classes are tried."""
-    return min(num_classes * (num_classes - 1), max(settings.pairs, num_classes))
+def _beside_other_places(screen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each log loss (p, places) less the pair's typical one."""
+    logs = np.log(screen + _LEAST)
+    return logs - np.median(logs, axis=1, keepdims=True)
 
 
-def _pairs(k: int, settings: SearchSettings, seed: int) -> NDArray[np.int64]:
-    """Return pairs (p, 2) of source and target, every target as often as any other."""
+def _best(loss: NDArray[np.float64], beside: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the positions, rising, of those that are best in either way, in turn."""
+    ranks = [np.argsort(np.argsort(each, kind="stable")) for each in (loss, beside)]
+    return np.sort(np.lexsort((ranks[0], np.minimum(*ranks)))[:count])
+
+
+def drawn_pairs(k: int, settings: SearchSettings, *, seed: int = 0) -> NDArray[np.int64]:
+    """Return the pairs (p, 2) of source and target that are tried, every target as often."""
+    count = min(k * (k - 1), max(settings.pairs, k))
     random = np.random.default_rng([seed, 5])
     sources = np.array([random.permutation(np.delete(np.arange(k), t)) for t in range(k)])
     chosen = [(int(sources[t, i]), t) for i in range(k - 1) for t in range(k)]
-    return np.array(sorted(chosen[: pair_count(k, settings)]))
+    return np.array(sorted(chosen[:count]))
 
 
 def _gradients(
@@ -220,6 +237,8 @@ def _judged(
     pairs: NDArray[np.int64],
     placed: Placed,
     seed: int,
+    screened: NDArray[np.int64],
+    screen: NDArray[np.float64],
 ) -> Found:
     losses, shares = [], []
     moved = placed.moved(np.random.default_rng([seed, 3]))
@@ -237,6 +256,8 @@ def _judged(
     order = np.lexsort((losses, -np.array(shares)))
     return Found(
         form=form,
+        screened=screened,
+        screen=screen,
         pairs=pairs[order],
         placed=moved[order],
         loss=np.array(losses)[order],

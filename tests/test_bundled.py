@@ -48,17 +48,25 @@ def test_it_says_what_it_is_for_and_how_well_it_does(name: str) -> None:
     assert len(scope["class_names"]) == detector.input_spec.num_classes
     assert scope["architectures"]
     assert scope["attacks"]
-    assert scope["num_models"] == held["n_clean"] + held["n_backdoored"]
+    judged = scope.get("calibrated_on", scope)
+    assert judged["num_models"] == held["n_clean"] + held["n_backdoored"]
     assert 0.5 < held["auc_low"] <= held["auc"] <= held["auc_high"] <= 1
     assert detector.calibration.smallest_p_value <= 0.05
-    assert held["learning_curve"]["points"][-1]["auc"] == held["auc"]
+    if judged is scope:
+        assert held["learning_curve"]["points"][-1]["auc"] == held["auc"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_was_made_from_its_recipe(name: str) -> None:
     recipe, scope = load_bundle_recipe(name), load_detector(name).scope
-    assert scope["fit"] == {"detector": recipe.detector, "given": dict(recipe.settings)}
-    assert scope["seed"] == recipe.seed
+    last = recipe.further or recipe
+    how = dict(scope["fit"])
+    assert (how.pop("parts_from", None) is None) is (recipe.further is None)
+    assert len(how.pop("parts_from_sha256", "0" * 64)) == 64
+    assert how == {"detector": last.detector, "given": dict(last.settings)}
+    assert scope["seed"] == last.seed
+    if recipe.further is not None:
+        assert scope["calibrated_on"]["zoo"] == load_recipe(REPOSITORY / last.zoo).name
     zoo = load_recipe(REPOSITORY / recipe.zoo)
     told = scope["recipe"]
     assert (told["name"], told["seed"], told["twins"]) == (zoo.name, zoo.seed, zoo.twins)
@@ -68,10 +76,11 @@ def test_it_was_made_from_its_recipe(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_it_tells_is_the_one_that_makes_it(name: str) -> None:
     recipe = load_bundle_recipe(name)
-    _, fit = commands(recipe, Path(f"{name}.litmus"), zoos=Path("zoos"))
+    *_, fit = commands(recipe, Path(f"{name}.litmus"), zoos=Path("zoos"))
     told = fit_command(load_detector(name), name)
     assert told is not None
-    assert sorted(shlex.split(told)) == sorted("ZOO" if w.startswith("zoos/") else w for w in fit)
+    short = [w.removeprefix("zoos/") if w.endswith(".litmus") else w for w in fit]
+    assert sorted(shlex.split(told)) == sorted("ZOO" if w.startswith("zoos/") else w for w in short)
 
 
 def test_every_shape_has_one_pick(tmp_path: Path) -> None:
@@ -127,5 +136,11 @@ def test_the_commands_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> No
     assert build.startswith("litmus zoo build src/litmus/recipes/digits.toml -o zoos/digits")
     assert build.endswith("--workers 3")
     assert fit.startswith("litmus fit zoos/digits -o src/litmus/bundled/digits.litmus")
+    main(["mnist", "--dry-run"])
+    _, fit, build, further = capsys.readouterr().out.splitlines()
+    assert "-o zoos/mnist-parts.litmus" in fit
+    assert "recipes/jumbo/mnist-longer.toml" in build
+    assert "-o src/litmus/bundled/mnist.litmus" in further
+    assert further.endswith("--parts-from zoos/mnist-parts.litmus")
     with pytest.raises(SystemExit, match=r"there are: .*digits"):
         main(["nothing"])

@@ -3,7 +3,9 @@
     python -m tools.bundle NAME [--zoos DIR] [--workers N] [-o FILE] [--dry-run]
 
 `recipes/bundled/NAME.toml` says what from. It is two commands, `litmus zoo build` and `litmus fit`,
-which are printed and run in the repository; the first can be stopped and started again.
+which are printed and run in the repository; the first can be stopped and started again. A recipe
+with `[further]` has two more: another zoo, which calibrates the parts and on which others are
+fitted.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class BundleRecipe:
 
     `zoo` is the recipe of its zoo, relative to the repository, of which the first `scale` is
     built; `detector` the kind that is fitted, with `seed` and `settings` as `--set` takes them.
+    Where there is a `further` one, it is fitted on a zoo of its own, with the parts of this one.
     """
 
     zoo: str
@@ -37,6 +40,7 @@ class BundleRecipe:
     scale: float = 1.0
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    further: BundleRecipe | None = None
 
 
 def load_bundle_recipe(name: str, folder: Path = RECIPES) -> BundleRecipe:
@@ -45,13 +49,29 @@ def load_bundle_recipe(name: str, folder: Path = RECIPES) -> BundleRecipe:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise SystemExit(f"no recipe {path}; there are: {there}")
-    return BundleRecipe(**tomllib.loads(path.read_text(encoding="utf-8")))
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    further = table.pop("further", None)
+    return BundleRecipe(**table, further=BundleRecipe(**further) if further else None)
 
 
 def commands(
     recipe: BundleRecipe, output: Path, *, zoos: Path, workers: int | None = None
 ) -> list[list[str]]:
-    """Return the two commands; the zoo goes to a folder in `zoos` that is named like its recipe."""
+    """Return the commands, two a zoo, which goes to a folder in `zoos` named like its recipe.
+
+    A detector that only hands its parts on goes there, too.
+    """
+    if recipe.further is None:
+        return _build_and_fit(recipe, output, zoos, workers)
+    parts = zoos / f"{output.stem}-parts.litmus"
+    first = _build_and_fit(recipe, parts, zoos, workers)
+    build, fit = _build_and_fit(recipe.further, output, zoos, workers)
+    return [*first, build, [*fit, "--parts-from", str(parts)]]
+
+
+def _build_and_fit(
+    recipe: BundleRecipe, output: Path, zoos: Path, workers: int | None
+) -> list[list[str]]:
     text = (REPOSITORY / recipe.zoo).read_text(encoding="utf-8")
     zoo = str(zoos / tomllib.loads(text)["name"])
     build = ["litmus", "zoo", "build", recipe.zoo, "-o", zoo, "--scale", str(recipe.scale)]

@@ -152,3 +152,32 @@ def test_where_a_learning_curve_can_not_be_had(run: Run, small_zoo: Zoo, tmp_pat
         assert "no --learning-curve" in refused.err
         assert curve in refused.err
     assert not file.exists()
+
+
+def test_a_fit_takes_parts_from_another(run: Run, small_zoo: Zoo, tmp_path: Path) -> None:
+    first, second, other = tmp_path / "first.litmus", tmp_path / "second.litmus", tmp_path / "other"
+    fused = ("--detector", "fused", "--set", "parts=last_layer+stamps", "--no-learning-curve")
+    made = run("fit", small_zoo.path, "-o", first, *fused, "--no-references")
+    assert made.code == 0, made.err
+    known = run("fit", small_zoo.path, "-o", second, *fused, "--parts-from", first)
+    assert known.code == 4
+    assert "fitted on this zoo" in known.err
+    assert not second.exists()
+
+    other.mkdir()
+    for file in filter(Path.is_file, small_zoo.path.iterdir()):
+        (other / file.name).symlink_to(file)
+    index = json.loads((small_zoo.path / "zoo.json").read_text())
+    index["recipe"]["name"] = "other"
+    (other / "zoo.json").unlink()
+    (other / "zoo.json").write_text(json.dumps(index))
+    made = run("fit", other, "-o", second, *fused, "--parts-from", first)
+    assert made.code == 0, made.err
+    told = run("detectors", second).out
+    assert "24 other models, zoo other" in told
+    assert "--parts-from first.litmus" in told
+    refused = run(
+        "fit", other, "-o", second, *fused[:-1], "--learning-curve", "--parts-from", first
+    )
+    assert refused.code == 4
+    assert "no --learning-curve" in refused.err

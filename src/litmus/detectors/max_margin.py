@@ -74,7 +74,7 @@ class MaxMarginDetector(StatisticDetector):
 
     name: ClassVar[str] = "max_margin"
     needs_gradients: ClassVar[bool] = True
-    effort: ClassVar[Effort] = "thorough"
+    effort: ClassVar[Effort] = "standard"
     statistic_names: ClassVar[tuple[str, ...]] = (
         "log largest / median",
         "log second / median",

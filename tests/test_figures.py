@@ -9,6 +9,7 @@ from litmus.figures import (
     figure_breakdown,
     figure_patterns,
     figure_poison_ratios,
+    figure_populations,
     figure_triggers,
     image_grid,
     labelled_images,
@@ -215,3 +216,11 @@ def test_the_same_picture_is_the_same_text() -> None:
     assert ratios_picture(0.9) == ratios_picture(0.9)
     assert breakdown_picture("ulp") == breakdown_picture("ulp")
     assert roc_panels({"mnist": {"ulp": CURVE}}) == roc_panels({"mnist": {"ulp": CURVE}})
+
+
+def test_populations_are_drawn_side_by_side() -> None:
+    rows = {"a form": (np.array([0.1, 0.2]), np.array([0.9])), "another": (np.zeros(2), np.ones(1))}
+    drawn = figure_populations(rows, "share", "what was found")
+    assert drawn == figure_populations(rows, "share", "what was found")
+    for word in ("a form", "another", "clean (n = 2)", "backdoored (n = 1)", "what was found"):
+        assert word in drawn

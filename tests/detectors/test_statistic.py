@@ -41,6 +41,9 @@ def test_fitting_calibrates_on_models_that_members_had_not_seen(
         assert np.isclose(own[:, member], score).any()
     held_out, seen = fitted.held_out, fitted.scope["num_training"]
     assert (held_out["n_clean"], held_out["n_backdoored"]) == (len(clean), len(clean))
+    assert held_out["by_attack"] == {
+        "patch, source_specific": {"auc": held_out["auc"], "n": len(clean)}
+    }
     assert sum(seen) == (FOLDS - 1) * len(training)
     assert fitted.scope["seed"] == 4
     assert fitted.scope["settings"] == {"models": 0, "weight_decay": 0.1}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tools.search_figure import main
 
 from litmus.detectors import Measurement, fit
 from litmus.detectors.evidence import Evidence
@@ -192,3 +194,27 @@ def test_classes_in_another_order_find_the_same_trigger(
     order = list(range(detector.input_spec.num_classes))
     same = detector.measure(OrderedModel(model, order))
     assert same.member_scores == pytest.approx(detector.measure(model).member_scores, abs=0.05)
+
+
+def test_what_it_reached_in_a_zoo_is_drawn_from_what_the_fit_kept(
+    detector: TriggerSearchDetector, small_zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, picture = tmp_path / "search.litmus", tmp_path / "reached.svg"
+    file.write_bytes(detector.to_bytes())
+    read = [e for e in small_zoo.split("train") if e.id in known_to(detector)]
+    row = detector.known_statistics(read[0])
+    assert row == pytest.approx(detector.statistics(zoo_file.load(read[0].path)), abs=0.2)
+    few = replace(small_zoo, entries=tuple(read))
+    monkeypatch.setattr(Zoo, "open", lambda path: few)
+    monkeypatch.setattr(TriggerSearchDetector, "_search", None)  # nothing is searched again
+    main([str(small_zoo.path), str(file), "-o", str(picture)])
+    drawn = picture.read_text()
+    clean = sum(not entry.backdoored for entry in read)
+    counts = f"clean (n = {clean})", f"backdoored (n = {len(read) - clean})"
+    for word in ("large patch", "additive", *counts):
+        assert word in drawn
+
+
+def known_to(detector: TriggerSearchDetector) -> set[str]:
+    assert detector.unseen is not None
+    return {entry.id for entry in detector.unseen.entries}

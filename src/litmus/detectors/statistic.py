@@ -236,8 +236,12 @@ class StatisticDetector(Detector):
         """Return the statistics that what is kept of a model tells a settled detector."""
         return raw
 
+    def known_statistics(self, entry: ZooEntry) -> NDArray[np.float64]:
+        """Return the numbers of `statistic_names` of a zoo's model, read once and then kept."""
+        return self._statistics_of(np.array(self._read_entry(entry)))
+
     def _heard_of(self, entry: ZooEntry) -> list[float]:
-        row = self._statistics_of(np.array(self._read_entry(entry)))
+        row = self.known_statistics(entry)
         pairs = [head.measure(row) for head in self.heads]
         return [*(score for score, _ in pairs), max(distance for _, distance in pairs)]
 

@@ -45,10 +45,19 @@ def describe_scope(
 def held_out_auc(
     scores: NDArray[np.float64], entries: Sequence[ZooEntry], seed: int
 ) -> dict[str, object]:
-    """Return the AUC of out-of-fold scores with its interval, for a detector's header."""
+    """Return the AUC of out-of-fold scores with its interval, for a detector's header.
+
+    And each attack's, against all clean models, with the number of its models.
+    """
     backdoored = np.array([entry.backdoored for entry in entries])
     triggers = np.array([entry.trigger_id for entry in entries])
     interval = auc_interval(scores, backdoored, triggers, seed=seed)
+    attacks = np.array([entry.attack for entry in entries])
+    by_attack = {}
+    for attack in sorted(set(attacks[backdoored])):
+        own = backdoored & (attacks == attack)
+        chosen = own | ~backdoored
+        by_attack[str(attack)] = {"auc": auc(scores[chosen], own[chosen]), "n": int(own.sum())}
     return {
         "auc": auc(scores, backdoored),
         "auc_low": interval.low,
@@ -57,4 +66,5 @@ def held_out_auc(
         "n_clean": int((~backdoored).sum()),
         "n_backdoored": int(backdoored.sum()),
         "n_triggers": len(set(triggers[backdoored])),
+        "by_attack": by_attack,
     }

@@ -212,6 +212,7 @@ def _details(each: Described) -> dict[str, str]:
             for kind, own in kinds.items()
         },
         "folds": f"of {scope['folds']}s" if "folds" in scope else "",
+        "AUC by attack": _by_attack(detector.at_effort("standard").held_out),
         "reference images": _references(detector),
         "seed": str(scope.get("seed", "")),
         "made with": ", ".join(
@@ -219,6 +220,13 @@ def _details(each: Described) -> dict[str, str]:
         ),
         "SHA-256": each.sha256,
     }
+
+
+def _by_attack(held_out: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{attack} {own['auc']:.3f} (n = {own['n']})"
+        for attack, own in held_out.get("by_attack", {}).items()
+    )
 
 
 def _references(detector: Detector) -> str:

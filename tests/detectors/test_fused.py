@@ -373,7 +373,8 @@ def test_parts_of_another_zoo_are_kept_and_calibrated_on_this_one(
         clean = np.sort(heard.scores[~heard.backdoored])
         np.testing.assert_array_equal(np.sort(kept.calibration.scores), clean)
     assert handed_on.scope["calibrated_on"] == {"zoo": "other", "zoo_seed": 0, "num_models": 24}
-    assert handed_on.scope["zoo"] == "small"
+    for name in ("zoo", "recipe", "triggers"):
+        assert handed_on.scope[name] == fused.scope[name]
     assert "calibrated_on" not in handed_on.parts["max_margin"].scope
 
 

@@ -90,6 +90,8 @@ def evaluate(
 ) -> None:
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
+    Where the zoo has none, on all of its models, if no detector was fitted or calibrated on them.
+
     With --leave-out the training models are judged instead, each by a detector that was fitted on
     all groups but its own; the test models are not touched. With --references, too: each group's
     models are fed in several ways to reference images that were learned without it.
@@ -186,8 +188,8 @@ def _leave_out(
     zoo = open_zoo(folder, data)
     if kind == "fused" and effort != "thorough":
         # No other part would be asked.
-        search = "+trigger_search" if effort == "standard" else ""
-        chosen.setdefault("parts", f"ulp+last_layer+stamps{search}")
+        gradients = "+trigger_search+max_margin" if effort == "standard" else ""
+        chosen.setdefault("parts", f"ulp+last_layer+stamps{gradients}")
     with bar("leaving out") as progress:
         result = run(
             zoo,

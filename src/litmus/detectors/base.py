@@ -271,13 +271,18 @@ class Detector(ABC):
                 expected=str(self.input_spec),
                 got=str(zoo.input_spec),
             )
-        name, seed = zoo.recipe["name"], entries[0].spec.zoo_seed
-        if (self.scope.get("zoo"), self.scope.get("zoo_seed")) == (name, seed):
+        if self.knows(zoo):
             raise UsageError(
                 "the detector was fitted on this zoo, and knows its models",
                 expected="another zoo to calibrate it on",
-                got=f"{name}, seed {seed}",
+                got=f"{zoo.recipe['name']}, seed {entries[0].spec.zoo_seed}",
             )
+
+    def knows(self, zoo: Zoo) -> bool:
+        """Whether the detector was fitted or calibrated on this zoo."""
+        own = (zoo.recipe["name"], zoo.entries[0].spec.zoo_seed)
+        known = (self.scope, self.scope.get("calibrated_on", {}))
+        return any((about.get("zoo"), about.get("zoo_seed")) == own for about in known)
 
     def _heard_of(self, entry: ZooEntry) -> list[float]:
         """Every member's score of a zoo's model, then the scope distance."""

@@ -115,7 +115,10 @@ class FusedDetector(Detector):
             if DETECTORS[part].needs_images:
                 shared["images"] = images
             fitted[part] = DETECTORS[part].fit(zoo, **shared, **own[part])
-        return cls._stacked(zoo, fitted, seed)
+        known_scope: Mapping[str, Any] = {} if fitted_parts is None else fitted_parts.scope
+        return cls._stacked(
+            zoo, fitted, seed, {key: known_scope[key] for key in _SHARED if key in known_scope}
+        )
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -132,7 +135,9 @@ class FusedDetector(Detector):
         return {"parts": _SEPARATOR.join(_PARTS), **DETECTORS["ulp"].defaults(), **others}
 
     @classmethod
-    def _stacked(cls, zoo: Zoo, fitted: Mapping[str, Detector], seed: int) -> Self:
+    def _stacked(
+        cls, zoo: Zoo, fitted: Mapping[str, Detector], seed: int, shared: Mapping[str, Any]
+    ) -> Self:
         made = {
             chosen: combined({part: fitted[part] for part in chosen}, seed)
             for chosen in possible_sets(fitted)
@@ -145,6 +150,7 @@ class FusedDetector(Detector):
             combinations=combinations,
             calibration=combinations[whole].calibration,
             scope={
+                **shared,
                 **fitted[whole[0]].scope,
                 "parts": {
                     part: {k: v for k, v in detector.scope.items() if k not in _SHARED}

@@ -60,6 +60,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge the zoo's test models with each detector (by label) and summarise.
 
+    Of a zoo without any, all models are judged, if no detector was fitted or calibrated on it.
+
     Rows are over all models, by control kind, by attack and by architecture. A detector that
     needs clean images gets `images`, by default the test images of the zoo's data set. A fused
     detector asks the parts that `effort` does. Raises
@@ -69,7 +71,7 @@ def evaluate(
     detectors = {name: d.at_effort(effort, images=True) for name, d in detectors.items()}
     check_detectors(zoo, detectors, fpr)
     detectors = {name: _with_images(d, zoo, images) for name, d in detectors.items()}
-    entries = zoo.split("test")
+    entries = _judged(zoo, detectors)
     judged: dict[str, list[ModelJudgement]] = {label: [] for label in detectors}
     for done, entry in enumerate(entries, start=1):
         model = zoo_file.load(entry.path)
@@ -124,6 +126,13 @@ def check_detectors(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> 
                 got=str(detector.input_spec),
                 where=zoo.path,
             )
+
+
+def _judged(zoo: Zoo, detectors: Mapping[str, Detector]) -> Sequence[ZooEntry]:
+    entries = zoo.split("test")
+    if entries or any(detector.knows(zoo) for detector in detectors.values()):
+        return entries
+    return zoo.entries
 
 
 def _with_images(detector: Detector, zoo: Zoo, images: Split | None) -> Detector:

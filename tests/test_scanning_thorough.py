@@ -73,7 +73,7 @@ def test_by_default_no_part_is_asked_that_needs_gradients(tmp_path: Path, fused:
     is_scored_as(result, fused_detector(SPEC), path)
     assert what_was_asked(result) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
-        "without max_margin: it needs --effort thorough",
+        "without max_margin: it needs --effort standard",
         "without neural_cleanse: it needs --effort thorough and clean images by class (--images)",
     ]
 

@@ -152,12 +152,12 @@ def test_fit_evaluate_export_and_scan(
     assert scanned.code == (1 if report["summary"]["suspicious"] else 2)
 
 
-def test_a_thorough_scan_reports_what_all_parts_can_tell(run: Run, tmp_path: Path) -> None:
+def test_a_scan_reports_what_all_parts_that_it_asks_can_tell(run: Run, tmp_path: Path) -> None:
     model = save(classifier(), tmp_path / "m.onnx")
     fused = tmp_path / "fused.litmus"
     fused.write_bytes(fused_detector().to_bytes())
     counts, notes = [], []
-    for options in ((), ("--effort", "thorough")):
+    for options in (("--effort", "quick"), ()):
         outcome = run("scan", model, "--detector", fused, "-f", "json", *options)
         report = json.loads(outcome.out)
         counts.append(report["detectors"][0]["n_calibration"])

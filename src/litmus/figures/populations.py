@@ -24,7 +24,7 @@ def figure_populations(
 
     The longer stroke of each strip is its median.
     """
-    figure = Figure(figsize=(6.2, 0.8 + 0.62 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.2, 1.1 + 0.62 * len(rows)), layout="constrained")
     axis = figure.subplots()
     random = np.random.default_rng(0)  # only spreads dots, so that they do not hide one another
     for i, pair in enumerate(rows.values()):
@@ -40,5 +40,5 @@ def figure_populations(
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5), title=title)
     axis.tick_params(axis="y", length=0)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return svg(figure)

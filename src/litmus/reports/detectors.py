@@ -270,6 +270,9 @@ def _as_json(each: Described) -> dict[str, Any]:
             "+".join(parts): dict(held_out)
             for parts, held_out in detector.held_out_by_parts().items()
         },
+        "held_out_of_each_part": {
+            name: dict(part.held_out) for name, part in getattr(detector, "parts", {}).items()
+        },
         "references": None if detector.references is None else dict(detector.references.facts),
         "n_calibration": len(detector.calibration.scores),
         "smallest_p_value": detector.calibration.smallest_p_value,

@@ -44,7 +44,9 @@ def test_it_says_what_it_found(detector: TriggerSearchDetector, model: zoo_file.
     if evidence.form in ("patch", "blend"):
         assert np.abs(stamped - evidence.after).max() <= 1.01
     assert "of the images of class" in evidence.words()
-    assert "of clean models, 95% reach no more than" in evidence.words()
+    telling, usual = (replace(evidence, turned=evidence.images, typical=t) for t in (0.3, 1.0))
+    assert telling.words().endswith("of clean models, 95% reach no more than 30% with this form")
+    assert usual.words().endswith("with this form, clean models reach as much")
     assert "class 7 (seven)" in replace(evidence, target_class=7).words(
         ("zero", *"123456", "seven", "8", "9")
     )

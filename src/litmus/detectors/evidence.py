@@ -77,6 +77,8 @@ class Evidence:
         )
         if self.typical is None:
             return found
+        if self.typical >= self.success:
+            return f"{found}; with this form, clean models reach as much"
         return f"{found}; of clean models, 95% reach no more than {self.typical:.0%} with this form"
 
     def to_json(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from litmus.inversion.search import (
     SearchSettings,
     drawn_pairs,
     make_bank,
+    pair_count,
     search_form,
 )
 from litmus.models import Gradients, Images, InputSpec, Model
@@ -121,7 +122,7 @@ class TriggerSearchDetector(StatisticDetector):
         return {**super()._key(), "images": hashlib.sha256(pixels).hexdigest()}
 
     def _raw(self, model: Model) -> NDArray[np.float64]:
-        """What is kept of a zoo model: losses by pair, shares by target, contrasts of places."""
+        """What is kept of a zoo model: losses by pair and by place, shares by target."""
         return self._numbers(self._search(model))
 
     def _statistics_of(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -200,7 +201,8 @@ class TriggerSearchDetector(StatisticDetector):
         """How many of a row's numbers are losses, which are looked at as logarithms."""
         places = sum(len(form.places) for form in self.forms if form.grid > 1)
         k = self.input_spec.num_classes
-        return len(self.forms) * k * k + len(self._pairs) * places
+        tried = pair_count(k, SearchSettings(**self.settings))
+        return len(self.forms) * k * k + tried * places
 
     def _logs(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithms of losses and screens (n, d) of rows."""

@@ -22,7 +22,15 @@ from litmus.inversion.adam import Adam
 from litmus.inversion.forms import Form, Placed
 from litmus.models import Gradients, Images
 
-__all__ = ["Bank", "Found", "SearchSettings", "drawn_pairs", "make_bank", "search_form"]
+__all__ = [
+    "Bank",
+    "Found",
+    "SearchSettings",
+    "drawn_pairs",
+    "make_bank",
+    "pair_count",
+    "search_form",
+]
 
 _CHUNK: Final = 256
 """Images in one forward and backward pass; few enough for a processor's cache."""
@@ -200,11 +208,17 @@ def _best(loss: NDArray[np.float64], beside: NDArray[np.float64], count: int) ->
 
 def drawn_pairs(k: int, settings: SearchSettings, *, seed: int = 0) -> NDArray[np.int64]:
     """Return the pairs (p, 2) of source and target that are tried, every target as often."""
-    count = min(k * (k - 1), max(settings.pairs, k))
+    count = pair_count(k, settings)
     random = np.random.default_rng([seed, 5])
-    sources = np.array([random.permutation(np.delete(np.arange(k), t)) for t in range(k)])
-    chosen = [(int(sources[t, i]), t) for i in range(k - 1) for t in range(k)]
+    each = math.ceil(count / k)
+    sources = [random.choice(np.delete(np.arange(k), t), each, replace=False) for t in range(k)]
+    chosen = [(int(sources[t][i]), t) for i in range(each) for t in range(k)]
     return np.array(sorted(chosen[:count]))
+
+
+def pair_count(k: int, settings: SearchSettings) -> int:
+    """Return how many pairs are tried."""
+    return min(k * (k - 1), max(settings.pairs, k))
 
 
 def _gradients(

@@ -142,13 +142,13 @@ def test_a_folder_without_pictures_is_told_before_the_first_result(
         list(scan(model, detector=detector, fpr=0.2, images=tmp_path / "empty"))
 
 
-def test_a_fused_detector_without_a_search_asks_its_quick_parts(
+def test_a_fused_detector_without_a_search_asks_the_parts_that_it_has(
     model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "fused.litmus"
     path.write_bytes(fused_detector(SPEC).to_bytes())
     (result,) = scan(model, detector=path, fpr=0.2)
     assert isinstance(result, Scored)
-    assert result.parts == ("ulp", "last_layer")
+    assert result.parts == ("ulp", "last_layer", "max_margin")
     assert result.evidence is None
     assert isinstance(fused_detector(SPEC).at_effort("standard"), FusedDetector)

@@ -67,9 +67,9 @@ def is_scored_as(result: ScanResult, own: Detector, path: Path) -> None:
     assert result.p_value == own.judge(expected).p_value
 
 
-def test_by_default_no_part_is_asked_that_needs_gradients(tmp_path: Path, fused: Path) -> None:
+def test_at_quick_effort_no_part_is_asked_that_needs_gradients(tmp_path: Path, fused: Path) -> None:
     path = save(classifier(spec=SPEC), tmp_path / "m.onnx")
-    (result,) = scan(path, detector=fused)
+    (result,) = scan(path, detector=fused, effort="quick")
     is_scored_as(result, fused_detector(SPEC), path)
     assert what_was_asked(result) == [
         f"fused from ulp, last_layer: {HELD_OUT}",
@@ -147,7 +147,7 @@ def test_mistakes_are_named_before_the_first_result(
     with pytest.raises(UsageError, match="not for --effort quick"):
         list(scan(path, detector=fused, effort="quick", images=folder))
     # So fine a rate is had with many clean models, not with the few that all parts have read.
-    list(scan(path, detector=fused, fpr=0.02))
+    list(scan(path, detector=fused, fpr=0.02, effort="quick"))
     with pytest.raises(UsageError, match="n = 39"):
         list(scan(path, detector=fused, fpr=0.02, effort="thorough"))
     (folder / "e").mkdir()

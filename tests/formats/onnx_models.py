@@ -112,7 +112,7 @@ def search_detector(spec: InputSpec = SPEC, *, members: int = 2) -> TriggerSearc
     return replace(
         found,
         images=(pixels / 255).astype(np.float32),
-        tables=random.normal(size=(forms, k, k)),
+        tables=random.normal(size=found._num_logs),
         clean_success=np.sort(random.random((forms, 20)), axis=1),
     )
 

@@ -24,7 +24,7 @@ from litmus.formats import onnx_file
 from litmus.formats.onnx_export import export_onnx
 from litmus.formats.torch_gradients import TorchGradients
 from litmus.inversion.forms import forms_for
-from litmus.inversion.search import SearchSettings, drawn_pairs, make_bank, search_form
+from litmus.inversion.search import SearchSettings, make_bank, pair_count, search_form
 from litmus.models import Gradients, InputSpec
 
 _COLOUR = InputSpec(channels=3, height=32, width=32, num_classes=10)
@@ -86,7 +86,7 @@ def search_row(name: str, options: dict[str, Any], spec: InputSpec) -> dict[str,
     random = np.random.default_rng(0)
     images = [random.random((3, *spec.image_shape)).astype(np.float32) for _ in range(10)]
     settings, forms = SearchSettings(), forms_for(spec.height, spec.width)
-    pairs = len(drawn_pairs(spec.num_classes, settings))
+    pairs = pair_count(spec.num_classes, settings)
     passes = sum(settings.image_passes(pairs * len(form.places)) for form in forms)
 
     def search() -> None:

@@ -191,7 +191,18 @@ def search_form(
         left = _best(losses[-1], beside, settings.kept(len(pairs)))
         pairs, placed, beside = pairs[left], placed[left], beside[left]
         adam.keep(left)
-    return _judged(model, bank, form, pairs, placed, seed, tried, screen)
+    placed = placed.moved(np.random.default_rng([seed, 3]))
+    loss, success = _judged(model, bank, pairs, placed)
+    order = np.lexsort((loss, -success))
+    return Found(
+        form=form,
+        screened=tried,
+        screen=screen,
+        pairs=pairs[order],
+        placed=placed[order],
+        loss=loss[order],
+        success=success[order],
+    )
 
 
 def _beside_other_places(screen: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -245,38 +256,22 @@ def _gradients(
 
 
 def _judged(
-    model: Gradients,
-    bank: Bank,
-    form: Form,
-    pairs: NDArray[np.int64],
-    placed: Placed,
-    seed: int,
-    screened: NDArray[np.int64],
-    screen: NDArray[np.float64],
-) -> Found:
+    model: Gradients, bank: Bank, pairs: NDArray[np.int64], placed: Placed
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each candidate's loss (f,) and success (f,) on the check images; see `Found`."""
     losses, shares = [], []
-    moved = placed.moved(np.random.default_rng([seed, 3]))
     before = [model.logits(images).argmax(axis=1) for images in bank.check]
     for i, (source, target) in enumerate(pairs):
         images = bank.check[source][before[source] != target]
         if not len(images):
             # All are the target's already: there is nothing that a trigger could show.
             images = bank.check[source]
-        stamped = moved[i : i + 1].stamp(images[None])[0]
+        stamped = placed[i : i + 1].stamp(images[None])[0]
         logits = model.logits(stamped)
         losses.append(cross_entropy(logits, np.full(len(logits), target)).mean())
         turned = (logits.argmax(axis=1) == target) & (before[source] != target).any()
         shares.append(turned.mean())
-    order = np.lexsort((losses, -np.array(shares)))
-    return Found(
-        form=form,
-        screened=screened,
-        screen=screen,
-        pairs=pairs[order],
-        placed=moved[order],
-        loss=np.array(losses)[order],
-        success=np.array(shares)[order],
-    )
+    return np.array(losses), np.array(shares)
 
 
 def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -80,14 +80,25 @@ def gradient_row(name: str, images: int, rounds: int) -> dict[str, float]:
     }
 
 
+def image_passes(spec: InputSpec, settings: SearchSettings) -> int:
+    """Return how many images a search asks for; all but those of dots go backward, too."""
+    k, total = spec.num_classes, 0
+    for form in forms_for(*spec.image_shape):
+        places = len(form.places)
+        if form.kind == "dot":
+            total += k * settings.dot_images * places * len(form.colours)
+        else:
+            total += settings.image_passes(pair_count(k, settings) * places)
+    return total
+
+
 def search_row(name: str, options: dict[str, Any], spec: InputSpec) -> dict[str, float]:
     """Return the seconds of a search in onnxruntime, and the images that went through."""
     gradients, _ = exported(name, options, spec)
     random = np.random.default_rng(0)
     images = [random.random((3, *spec.image_shape)).astype(np.float32) for _ in range(10)]
-    settings, forms = SearchSettings(), forms_for(spec.height, spec.width)
-    pairs = pair_count(spec.num_classes, settings)
-    passes = sum(settings.image_passes(pairs * len(form.places)) for form in forms)
+    settings, forms = SearchSettings(), forms_for(*spec.image_shape)
+    passes = image_passes(spec, settings)
 
     def search() -> None:
         bank = make_bank(gradients, images, images, settings)

@@ -18,6 +18,8 @@ from litmus.formats.ordered import OrderedModel
 from litmus.zoo import Zoo
 
 FAST: dict[str, Any] = {"rungs": [[2, 2], [3, 4]], "finalists": 6, "views": 12}
+DOTS = 6
+"""The contrasts of two forms of dots, at the end of a row."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_evidence_of_a_subverted_process_is_refused(
 def test_a_clean_model_is_held_against_the_others_alone(detector: TriggerSearchDetector) -> None:
     k, forms, logs = detector.input_spec.num_classes, len(detector.forms), detector._num_logs
     random = np.random.default_rng(0)
-    rows = random.uniform(0.5, 5, (4, logs + forms * k))
+    rows = random.uniform(0.5, 5, (4, logs + forms * k + DOTS))
     _, before = detector.settled(rows, np.array([False, False, False, True]))
     changed = rows.copy()
     changed[0] *= 1.1
@@ -115,7 +117,7 @@ def test_statistics_do_not_depend_on_the_order_of_classes(
     k, forms = detector.input_spec.num_classes, len(detector.forms)
     order = np.random.default_rng(1).permutation(k)
     random = np.random.default_rng(2)
-    row = random.uniform(0.1, 3, detector._num_logs + forms * k)
+    row = random.uniform(0.1, 3, detector._num_logs + forms * k + DOTS)
     tables = random.standard_normal(detector._num_logs)
     pairs = [tuple(pair) for pair in detector._pairs.tolist()]
     assert len(pairs) == k * (k - 1)
@@ -126,8 +128,9 @@ def test_statistics_do_not_depend_on_the_order_of_classes(
         places = [each[moved].ravel() for each in detector._by_place(values)]
         return np.concatenate([by_pair.ravel(), *places])
 
-    shares = row[detector._num_logs :].reshape(forms, k)[:, order].ravel()
-    other = np.concatenate([turned(row[: detector._num_logs]), shares])
+    shares, dots = np.split(row[detector._num_logs :], [forms * k])
+    shares = shares.reshape(forms, k)[:, order].ravel()
+    other = np.concatenate([turned(row[: detector._num_logs]), shares, dots])
     assert detector._read_found(row, tables) == pytest.approx(
         detector._read_found(other, turned(tables))
     )

@@ -5,7 +5,7 @@ import pytest
 
 from litmus.inversion.forms import Form, Placed, forms_for
 
-FORMS = forms_for(12, 10)
+FORMS = forms_for(3, 12, 10)
 RANDOM = np.random.default_rng(0)
 
 
@@ -67,5 +67,5 @@ def test_additive_patterns_stay_within_their_bound() -> None:
 
 
 def test_patches_grow_with_the_image() -> None:
-    assert [form.size for form in forms_for(28, 28)[:2]] == [5, 3]
-    assert [form.size for form in forms_for(224, 224)[:2]] == [37, 22]
+    assert [form.size for form in forms_for(1, 28, 28)[:2]] == [5, 3]
+    assert [form.size for form in forms_for(3, 224, 224)[:2]] == [37, 22]

@@ -57,7 +57,7 @@ def compare(
     if output.suffix != ".json":
         raise UsageError("not a JSON file's name", expected="FILE.json", got=output, where="-o")
     chosen = load_plan(plan)
-    opened = open_zoo(zoo, data).first(scale)
+    opened = open_zoo(zoo, data=data).first(scale)
     known = _known(output)
     provenance = {
         "command": given_command(),

@@ -25,7 +25,7 @@ from litmus.cli.options import (
     Scale,
     Std,
     TrustCode,
-    ZooFolder,
+    ZooFolders,
     choice,
     deliver,
     effort_named,
@@ -236,7 +236,7 @@ def detectors(
 
 
 def fit(
-    zoo: ZooFolder,
+    zoo: ZooFolders,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.litmus")],
     detector: Annotated[
         str, typer.Option(help="ulp, noise, last_layer, stamps, fused, ...: see `--set`.")
@@ -311,7 +311,7 @@ def fit(
     if memory is not None and memory < 0:
         raise UsageError("--memory is impossible", expected="at least 0", got=memory)
     limit = None if memory is None else memory * 2**20
-    opened = replace(open_zoo(zoo, data), memory=limit, device=device)
+    opened = replace(open_zoo(*zoo, data=data), memory=limit, device=device)
     learns = DETECTORS[detector].needs_zoo and parts_from is None
     shares = learning_shares(len(opened.split("train"))) if learns else ()
     if curve and not shares:

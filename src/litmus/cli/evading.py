@@ -91,7 +91,7 @@ def evade(
         raise UsageError("the refitted detector has this name", got=_REFITTED, where="--other")
     chosen = EvasionSettings(**parse_settings(vars(EvasionSettings()), settings or []))
     plan = make_plan(
-        open_zoo(zoo, data),
+        open_zoo(zoo, data=data),
         find_detector(detector),
         tuned or zoo.resolve().with_name(f"{zoo.resolve().name}-fine-tuned"),
         models=models,
@@ -100,7 +100,7 @@ def evade(
         seed=seed,
     )
     check_detectors(plan.zoo, detectors, fpr)  # before the work, not after
-    fitted_on = None if refit is None else open_zoo(refit, data)
+    fitted_on = None if refit is None else open_zoo(refit, data=data)
     if fitted_on is not None:
         check_apart(fitted_on, plan)
     _tune(plan, workers or os.cpu_count() or 1)

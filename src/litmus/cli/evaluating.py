@@ -14,7 +14,7 @@ from litmus.cli.options import (
     Data,
     NominalRate,
     ReportFile,
-    ZooFolder,
+    ZooFolders,
     choice,
     deliver,
     effort_named,
@@ -34,7 +34,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    zoo: ZooFolder,
+    zoo: ZooFolders,
     detector: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +45,7 @@ def evaluate(
     leave_out: Annotated[
         str | None,
         typer.Option(
-            help="architecture, attack or recipe: fit anew without each group, and judge it."
+            help="architecture, attack, recipe or zoo: fit anew without each group, and judge it."
         ),
     ] = None,
     only: Annotated[
@@ -132,7 +132,7 @@ def evaluate(
 
 
 def _unseen(
-    folder: Path,
+    folders: list[Path],
     names: list[str],
     fpr: float,
     seed: int,
@@ -146,7 +146,7 @@ def _unseen(
     from litmus.reports.evaluation import EVALUATION_REPORTS, breakdown_svg
 
     loaded = load_by_label(names)
-    zoo = open_zoo(folder, data)
+    zoo = open_zoo(*folders, data=data)
     with bar("scoring models") as progress:
         evaluation = run(
             zoo,
@@ -167,7 +167,7 @@ def _unseen(
 
 
 def _leave_out(
-    folder: Path,
+    folders: list[Path],
     kind: str,
     by: str,
     only: list[str],
@@ -185,7 +185,7 @@ def _leave_out(
 
     choice("--detector", kind, tuple(DETECTORS))
     chosen: dict[str, Any] = parse_settings(DETECTORS[kind].defaults(), pairs)
-    zoo = open_zoo(folder, data)
+    zoo = open_zoo(*folders, data=data)
     if kind == "fused" and effort != "thorough":
         # No other part would be asked.
         gradients = "+trigger_search+max_margin" if effort == "standard" else ""
@@ -208,7 +208,12 @@ def _leave_out(
 
 
 def _references(
-    folder: Path, others: list[Path], pairs: list[str], seed: int, data: Path | None, format_: str
+    folders: list[Path],
+    others: list[Path],
+    pairs: list[str],
+    seed: int,
+    data: Path | None,
+    format_: str,
 ) -> str:
     from dataclasses import asdict
 
@@ -217,7 +222,7 @@ def _references(
     from litmus.reports.references import REFERENCE_REPORTS
 
     chosen = parse_settings(asdict(ReferenceSettings()), pairs)
-    zoo = open_zoo(folder, data)
+    zoo = open_zoo(*folders, data=data)
     files = [file for path in others for file in _onnx_files(path)]
     with bar("leaving out") as progress:
         result = evaluate_references(

@@ -37,6 +37,7 @@ __all__ = [
     "TrustCode",
     "Workers",
     "ZooFolder",
+    "ZooFolders",
     "choice",
     "deliver",
     "for_file",
@@ -65,6 +66,14 @@ ZooFolder = Annotated[
     Path,
     typer.Argument(
         parser=zoo_folder, metavar="ZOO", help="A zoo's folder, or its URL (s3://bucket/zoo)."
+    ),
+]
+ZooFolders = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=zoo_folder,
+        metavar="ZOO...",
+        help="Zoos' folders, or URLs (s3://bucket/zoo); several are read as one.",
     ),
 ]
 NominalRate = Annotated[float, typer.Option(help="The nominal false-positive rate.")]
@@ -98,11 +107,14 @@ TrustCode = Annotated[
 ]
 
 
-def open_zoo(folder: Path, data: Path | None) -> Zoo:
-    """Open a zoo; raises DataError at once where `data` is named and lacks its images."""
+def open_zoo(folder: Path, *more: Path, data: Path | None) -> Zoo:
+    """Open a zoo, or several as one.
+
+    Raises DataError at once where `data` is named and lacks its images.
+    """
     from litmus.zoo import Zoo
 
-    zoo = Zoo.open(folder, data=data)
+    zoo = Zoo.open(folder, *more, data=data)
     if data is not None:
         zoo.load_dataset()
     return zoo

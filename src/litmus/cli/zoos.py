@@ -59,6 +59,10 @@ def build(
     precision: Annotated[
         str | None, typer.Option(help="A GPU's: float32 (default), tf32 or bf16.")
     ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(metavar="ZOO", help="Where the models are that the recipe's start from."),
+    ] = None,
 ) -> None:
     """Train the models that DIR lacks. Can be stopped and started again at any moment."""
     from litmus.zoo import build, load_recipe
@@ -66,8 +70,9 @@ def build(
     counts = {"accepted": 0, "rejected": 0, "given_up": 0}
     cpu_seconds = 0.0
     nodes: set[str] = set()
+    loaded = load_recipe(recipe)
     events = build(
-        load_recipe(recipe),
+        replace(loaded, ancestors_in=start_from) if start_from else loaded,
         output,
         workers=workers,
         engine=_engine(engine, address, gpus_per_task),

@@ -275,14 +275,15 @@ class Detector(ABC):
             raise UsageError(
                 "the detector was fitted on this zoo, and knows its models",
                 expected="another zoo to calibrate it on",
-                got=f"{zoo.recipe['name']}, seed {entries[0].spec.zoo_seed}",
+                got=f"{zoo.recipe['name']}, seed {zoo.recipe['seed']}",
             )
 
     def knows(self, zoo: Zoo) -> bool:
-        """Whether the detector was fitted or calibrated on this zoo."""
-        own = (zoo.recipe["name"], zoo.entries[0].spec.zoo_seed)
-        known = (self.scope, self.scope.get("calibrated_on", {}))
-        return any((about.get("zoo"), about.get("zoo_seed")) == own for about in known)
+        """Whether the detector was fitted or calibrated on this zoo, or on one of these."""
+        from litmus.zoo.store import named_zoos
+
+        known = named_zoos(self.scope) | named_zoos(self.scope.get("calibrated_on", self.scope))
+        return not known.isdisjoint(named_zoos(zoo.recipe))
 
     def _heard_of(self, entry: ZooEntry) -> list[float]:
         """Every member's score of a zoo's model, then the scope distance."""

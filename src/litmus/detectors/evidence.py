@@ -19,6 +19,7 @@ FORMS: Final[Mapping[str, str]] = {
     "moving": "a {size}x{size} patch at any place",
     "blend": "a picture that is blended in",
     "additive": "a pattern that is added to the whole image",
+    "dot": "a {size}x{size} dot of one colour {place}",
 }
 """The forms of a trigger, in words."""
 _MAX_EXAMPLES: Final = 8

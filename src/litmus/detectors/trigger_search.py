@@ -36,8 +36,12 @@ _SOFT: Final = 0.05
 """Added to a cross-entropy before its logarithm: below it, all images are turned."""
 _STATISTICS: Final = ("ease", "ease beyond clean", "success", "lead over other targets")
 _CONTRASTS: Final = ("pair at one place", "target at one place", "any target at one place")
-_KINDS: Final = ("large patch", "small patch", "moving patch", "blend", "additive")
+_KINDS: Final = (
+    *("large patch", "small patch", "moving patch", "blend", "additive"),
+    *("dot", "pixel or coloured dot"),
+)
 _PATCHES: Final = _KINDS[:2]
+_DOTS: Final = _KINDS[5:]
 _PREFIX: Final = "search."
 _TYPICAL: Final = 0.95
 _EXAMPLES: Final = 4
@@ -52,14 +56,15 @@ class TriggerSearchDetector(StatisticDetector):
 
     For each form of a trigger the statistics are how easily the best pair of classes is led from
     one to the other, how much more easily than the zoo's clean models show for that very pair, the
-    share of other images that follow, and the lead over the next target class. Of patches, which
-    are tried at several places, also how much easier one place is than the others, see
+    share of other images that follow, and the lead over the next target class. Of patches and
+    dots, which are tried at several places, also how much easier one place is than the others, see
     `place_contrasts`: this is taken within a model, so that it does not matter how easily all of
     it is led astray. None of them depends on the order of the classes.
 
     `images` (k, r, c, h, w) are learned so that all clean models agree on them even where a part
     is covered, the first half for optimising and the rest for judging. `tables` (d,) are the clean
-    models' mean log losses, by form and pair at the end and by pair and place at the beginning;
+    models' mean log losses, by form and pair at the end and by pair and place of patches at the
+    beginning;
     `clean_success` (forms, n) the shares that their best candidates turn. `pictures` (n, c, h, w)
     take the place of the images for classes that the model gives enough of them.
     """
@@ -71,7 +76,7 @@ class TriggerSearchDetector(StatisticDetector):
     monotone: ClassVar[bool] = True
     statistic_names: ClassVar[tuple[str, ...]] = tuple(
         f"{kind}: {name}" for kind in _KINDS for name in _STATISTICS
-    ) + tuple(f"{kind}: {name}" for kind in _PATCHES for name in _CONTRASTS)
+    ) + tuple(f"{kind}: {name}" for kind in _PATCHES + _DOTS for name in _CONTRASTS)
 
     images: Images | None = field(default=None, repr=False)
     tables: NDArray[np.float64] | None = field(default=None, repr=False)
@@ -86,7 +91,7 @@ class TriggerSearchDetector(StatisticDetector):
     @property
     def forms(self) -> tuple[Form, ...]:
         """The forms that are tried on images of the detector's size."""
-        return forms_for(self.input_spec.height, self.input_spec.width)
+        return forms_for(*self.input_spec.image_shape)
 
     def learned(self, zoo: Zoo, *, seed: int) -> Self:
         """Return the detector with images that the zoo's clean models agree on."""
@@ -174,7 +179,7 @@ class TriggerSearchDetector(StatisticDetector):
         return make_bank(gradients, fit, check, SearchSettings(**self.settings))
 
     def _numbers(self, found: Sequence[Found]) -> NDArray[np.float64]:
-        """Return losses (k, k) of each form, screens of those with places, then successes (k,).
+        """Return losses (k, k) of each form, screens of patches, successes (k,), dots' contrasts.
 
         All flat. Of a pair that was dropped the loss is the largest of those that stayed.
         """
@@ -188,8 +193,13 @@ class TriggerSearchDetector(StatisticDetector):
                 turned[target] = max(turned[target], share)
             losses.append(own.ravel())
             shares.append(turned)
-        screens = [each.screen.ravel() for each in found if each.form.grid > 1]
-        return np.concatenate([*losses, *screens, *shares])
+        screens = [each.screen.ravel() for each in found if _has_table(each.form)]
+        contrasts = [
+            place_contrasts(each.screened, np.log(each.screen + _SOFT))
+            for each in found
+            if each.form.kind == "dot"
+        ]
+        return np.concatenate([*losses, *screens, *shares, *contrasts])
 
     @property
     def _pairs(self) -> NDArray[np.int64]:
@@ -199,7 +209,7 @@ class TriggerSearchDetector(StatisticDetector):
     @property
     def _num_logs(self) -> int:
         """How many of a row's numbers are losses, which are looked at as logarithms."""
-        places = sum(len(form.places) for form in self.forms if form.grid > 1)
+        places = sum(len(form.places) for form in self.forms if _has_table(form))
         k = self.input_spec.num_classes
         tried = pair_count(k, SearchSettings(**self.settings))
         return len(self.forms) * k * k + tried * places
@@ -210,7 +220,8 @@ class TriggerSearchDetector(StatisticDetector):
 
     def _shares(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the successes (n, forms, k) of rows."""
-        return rows[:, self._num_logs :].reshape(len(rows), len(self.forms), -1)
+        end = self._num_logs + len(self.forms) * self.input_spec.num_classes
+        return rows[:, self._num_logs : end].reshape(len(rows), len(self.forms), -1)
 
     def _by_pair(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the final ones (forms, k, k) of a model's logs."""
@@ -218,10 +229,10 @@ class TriggerSearchDetector(StatisticDetector):
         return logs[: len(self.forms) * k * k].reshape(-1, k, k)
 
     def _by_place(self, logs: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Return those of the screens (pairs, places), one a form that has places."""
+        """Return those of the screens (pairs, places), one a form of `_has_table`."""
         screens, start = [], len(self.forms) * self.input_spec.num_classes**2
         for form in self.forms:
-            if form.grid > 1:
+            if _has_table(form):
                 end = start + len(self._pairs) * len(form.places)
                 screens.append(logs[start:end].reshape(-1, len(form.places)))
                 start = end
@@ -246,7 +257,8 @@ class TriggerSearchDetector(StatisticDetector):
             statistics += [-first, (table - own)[off].max(), share.max(), second - first]
         for screen in self._by_place(logs - tables):
             statistics += place_contrasts(self._pairs, screen)
-        return np.array(statistics)
+        dots = sum(form.kind == "dot" for form in self.forms) * len(_CONTRASTS)
+        return np.array([*statistics, *row[len(row) - dots :]])
 
     def _evidence(
         self, gradients: Gradients, bank: Bank, found: Sequence[Found]
@@ -300,6 +312,14 @@ class TriggerSearchDetector(StatisticDetector):
         return (f"trigger search on {whose}{some}",)
 
 
+def _has_table(form: Form) -> bool:
+    """Whether it is tried at places whose losses are held against clean models'.
+
+    Of dots there are too many, and no clean model is much like another.
+    """
+    return form.kind == "patch"
+
+
 def place_contrasts(pairs: NDArray[np.int64], logs: NDArray[np.float64]) -> list[float]:
     """Return by how much one place is easier than the others, in three ways.
 
@@ -347,10 +367,9 @@ def _check_arrays(
 
 
 def _same(one: Found, best: Found) -> bool:
-    """Whether a patch that works leads to the same target."""
+    """Whether a patch or dot that works leads to the same target."""
     return bool(
-        one.form.kind == "patch"
-        and best.form.kind == "patch"
+        {one.form.kind, best.form.kind} <= {"patch", "dot"}
         and one.pairs[0, 1] == best.pairs[0, 1]
         and one.success[0] >= _WORKS
     )

@@ -28,9 +28,10 @@ GROUPINGS: Final[dict[str, Callable[[ZooEntry], str]]] = {
     "architecture": lambda entry: entry.architecture,
     "attack": lambda entry: str(entry.spec.attack["name"]),
     "recipe": lambda entry: str(entry.spec.training.get("name", "unnamed")),
+    "zoo": lambda entry: entry.zoo,
 }
 """What may be left out, and each model's group: its architecture's family, its attack's family (a
-clean control goes with its twin), the name of its training in the recipe."""
+clean control goes with its twin), the name of its training in the recipe, its zoo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ def leave_out(
 ) -> LeaveOut:
     """Fit a detector without each group of the training split in turn, and judge that group.
 
-    `by` is one of `GROUPINGS`; `only` restricts the measure to these groups. The test split is not
+    What starts from the group's models, or what these start from, is left out with it. `by` is one
+    of `GROUPINGS`; `only` restricts the measure to these groups. The test split is not
     touched. A fused detector asks the parts that `effort` does.
     `on_group` hears of each group before it is left out. Raises UsageError for an unknown grouping
     or group, ZooError where a group has no clean or no backdoored models or is the only one.
@@ -86,7 +88,7 @@ def leave_out(
     chosen = [group for group in groups if group in (only or groups)]
     for done, group in enumerate(chosen):
         on_group(group, done, len(chosen))
-        detector = fit(zoo.without(groups[group]))
+        detector = fit(zoo.without(_with_all_kin(zoo, groups[group])))
         detector = detector.at_effort(effort, images=True)
         detector.check_fpr(fpr)
         models = tuple(judge_model(detector, entry, fpr) for entry in groups[group])
@@ -102,6 +104,12 @@ def leave_out(
         detector.name, detector, pooled, fpr=fpr, strata=strata, leave_out=by, seed=seed
     )
     return _summary(by, fpr, rows, parts, judged, seed)
+
+
+def _with_all_kin(zoo: Zoo, group: tuple[ZooEntry, ...]) -> list[ZooEntry]:
+    """Return the group, and all that its models start from or that start from them."""
+    kin = {entry.kin for entry in group}
+    return [entry for entry in zoo.entries if entry.kin in kin]
 
 
 def _groups(zoo: Zoo, by: str) -> dict[str, tuple[ZooEntry, ...]]:

@@ -129,9 +129,9 @@ def check_detectors(zoo: Zoo, detectors: Mapping[str, Detector], fpr: float) -> 
 
 
 def _judged(zoo: Zoo, detectors: Mapping[str, Detector]) -> Sequence[ZooEntry]:
-    entries = zoo.split("test")
-    if entries or any(detector.knows(zoo) for detector in detectors.values()):
-        return entries
+    kept_apart = any(entry.spec.split == "test" for entry in zoo.entries)
+    if kept_apart or any(detector.knows(zoo) for detector in detectors.values()):
+        return zoo.split("test")
     return zoo.entries
 
 

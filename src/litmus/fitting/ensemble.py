@@ -144,11 +144,12 @@ def assign_folds(
     """Return each model's fold, and whether it helps to choose the epoch where it is seen.
 
     Member i never sees fold i, whatever the detector. By `twin`, folds are alike; by
-    `architecture`, each has families of networks that no other has. Raises UsageError for another
+    `architecture`, each has families of networks that no other has. All kin (see `ZooEntry`) are in
+    one fold. Raises UsageError for another
     `by`, ZooError where there are too few twins or families.
     """
     twins = sorted(
-        {entry.spec.twin for entry in entries}, key=lambda twin: derive_seed(seed, "fold", twin)
+        {entry.kin for entry in entries}, key=lambda twin: derive_seed(seed, "fold", twin)
     )
     if len(twins) < 2 * FOLDS:
         raise ZooError(
@@ -157,7 +158,7 @@ def assign_folds(
             got=len(twins),
         )
     rank = {twin: position for position, twin in enumerate(twins)}
-    positions = np.array([rank[entry.spec.twin] for entry in entries])
+    positions = np.array([rank[entry.kin] for entry in entries])
     # Two twins at least of every fold choose the epoch.
     every = min(_VALIDATION, max(2, len(twins) // (2 * FOLDS)))
     validates = positions // FOLDS % every == 0
@@ -192,7 +193,7 @@ def seen_models(
 def _first_twins(
     entries: Sequence[ZooEntry], part: NDArray[np.bool_], seed: int, share: float
 ) -> NDArray[np.bool_]:
-    own = np.array([entry.spec.twin for entry in entries])
+    own = np.array([entry.kin for entry in entries])
     backdoored = np.array([entry.backdoored for entry in entries])
     twins = sorted(set(own[part].tolist()), key=lambda twin: derive_seed(seed, "share", twin))
     for count in range(math.ceil(share * len(twins)), len(twins)):

@@ -39,17 +39,21 @@ class Form:
     A `patch` of `size` pixels covers what is below it, at each place of a square grid, `grid`
     places a side, for itself; a `moving` one lies anywhere, anew for each image. A `blend` mixes a
     picture into the image with weight `strength`, an `additive` pattern adds at most `strength` to
-    a pixel, both of the whole image.
+    a pixel, both of the whole image. A `dot` is a patch that is not optimised: all of it has one of
+    `colours`, each a value for all channels or one for each.
     """
 
-    kind: Literal["patch", "moving", "blend", "additive"]
+    kind: Literal["patch", "moving", "blend", "additive", "dot"]
     size: int = 0
     grid: int = 1
     strength: float = 1.0
+    colours: tuple[tuple[float, ...], ...] = ((1.0,),)
 
     @property
     def name(self) -> str:
         """A short name, by which tables know it."""
+        if self.kind == "dot":
+            return f"{self.kind}-{self.size}-{len(self.colours)}"
         if self.size:
             return f"{self.kind}-{self.size}"
         return f"{self.kind}-{self.strength:.3f}"
@@ -61,20 +65,28 @@ class Form:
         return np.stack(np.meshgrid(shares, shares, indexing="ij"), axis=-1).reshape(-1, 2)
 
     def start(self, pairs: int, shape: tuple[int, ...], seed: int) -> Placed:
-        """Return grey candidates, with a little noise, for each pair at each place in turn."""
+        """Return grey candidates, with a little noise, for each pair at each place in turn.
+
+        Of dots, return each colour at each place in turn instead, for each pair.
+        """
         c, h, w = shape
         own = (c, self.size, self.size) if self.size else (c, h, w)
-        count = pairs * len(self.places)
-        noise = np.random.default_rng([seed, 4]).random((1, *own)) - 0.5
+        if self.kind == "dot":
+            start = np.ones((len(self.colours), *own))
+            start *= np.array([np.broadcast_to(each, c) for each in self.colours])[..., None, None]
+        else:
+            start = 0.45 + 0.1 * np.random.default_rng([seed, 4]).random((1, *own))
         corners = np.zeros((len(self.places), 1, 2), dtype=np.int64)
-        if self.kind == "patch":
+        if self.kind in ("patch", "dot"):
             corners[:, 0] = np.rint(self.places * [h - self.size, w - self.size])
+        values = np.repeat(start.astype(np.float32), len(self.places), axis=0)
+        repeats = pairs * len(start)
         return Placed(
             form=self,
             image_size=(h, w),
-            place=np.tile(np.arange(len(self.places)), pairs),
-            corners=np.tile(corners, (pairs, 1, 1)),
-            values=np.repeat((0.5 + 0.1 * noise).astype(np.float32), count, axis=0),
+            place=np.tile(np.arange(len(self.places)), repeats),
+            corners=np.tile(corners, (repeats, 1, 1)),
+            values=np.tile(values, (pairs, 1, 1, 1)),
         )
 
 
@@ -170,14 +182,25 @@ class Placed:
         return p, n, rows, columns
 
 
-def forms_for(height: int, width: int) -> tuple[Form, ...]:
-    """Return the forms that a search tries on images of this size, in pixels."""
+def forms_for(channels: int, height: int, width: int) -> tuple[Form, ...]:
+    """Return the forms that a search tries on images of this size, in pixels.
+
+    Dots are white ones; beside them, on grey images, single pixels (or so many as 32 x 32 images
+    have), on others dots in each of the channels' colours.
+    """
     side = min(height, width)
     small, large = max(2, round(side / 10)), max(3, round(side / 6))
+    pixel, dot = max(1, round(side / 32)), max(1, round(side / 16))
+    white = Form(kind="dot", size=dot, grid=side // dot)
+    primary = tuple(tuple(map(float, row)) for row in np.eye(channels))
     return (
         Form(kind="patch", size=large, grid=_LARGE_GRID),
         Form(kind="patch", size=small, grid=_SMALL_GRID),
         Form(kind="moving", size=large),
         Form(kind="blend", strength=0.1),
         Form(kind="additive", strength=0.03),
+        white,
+        Form(kind="dot", size=pixel, grid=side // pixel)
+        if channels == 1
+        else replace(white, colours=primary),
     )

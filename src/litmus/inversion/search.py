@@ -49,10 +49,11 @@ class SearchSettings:
     pairs of classes than `pairs` so many are drawn, as many for each target. The step of Adam, in
     pixel values, falls from `learning_rate` to a tenth. `views` of each class's images are made
     for optimising, and as many others for judging; each is moved by up to `shift` pixels, its
-    contrast changed by up to `contrast`, with noise of `noise`.
+    contrast changed by up to `contrast`, with noise of `noise`. Of dots, which are not optimised,
+    every pair and place is tried on `dot_images` images.
     """
 
-    rungs: tuple[tuple[int, int], ...] = ((4, 2), (4, 3), (8, 3), (16, 6))
+    rungs: tuple[tuple[int, int], ...] = ((3, 1), (4, 2), (8, 3), (16, 6))
     keep: float = 0.1
     finalists: int = 10
     pairs: int = 90
@@ -61,9 +62,10 @@ class SearchSettings:
     shift: int = 2
     contrast: float = 0.2
     noise: float = 0.03
+    dot_images: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least(self, finalists=1, pairs=1, views=1, shift=0)
+        check_at_least(self, finalists=1, pairs=1, views=1, shift=0, dot_images=1)
         if not 0 < self.keep <= 1:
             raise UsageError("keep is impossible", expected="0 < keep <= 1", got=self.keep)
         if not self.rungs or any(steps < 1 or images < 1 for steps, images in self.rungs):
@@ -105,7 +107,8 @@ class Found:
     `success` (f,) the mean cross-entropy towards the target and the share that became it, over
     those of the source's `check` images that the model does not call the target anyway. The best
     comes first. `screened` (p, 2) are all pairs that were tried, `screen` (p, places) the mean
-    loss of each at each place in the first rung, but for its first step, before any was dropped.
+    loss of each at each place in the first rung, but for its first step, before any was dropped;
+    of dots all pairs there are, and every colour at every place in turn.
     """
 
     form: Form
@@ -167,6 +170,8 @@ def search_form(
 
     Every pair of a source and another, target class is tried at every place of the form.
     """
+    if form.kind == "dot":
+        return _search_dots(model, bank, form, settings)
     tried = drawn_pairs(bank.num_classes, settings, seed=seed)
     places = len(form.places)
     pairs = np.repeat(tried, places, axis=0)
@@ -191,11 +196,40 @@ def search_form(
         left = _best(losses[-1], beside, settings.kept(len(pairs)))
         pairs, placed, beside = pairs[left], placed[left], beside[left]
         adam.keep(left)
-    placed = placed.moved(np.random.default_rng([seed, 3]))
+    return _found(model, bank, tried, screen, pairs, placed.moved(np.random.default_rng([seed, 3])))
+
+
+def _search_dots(model: Gradients, bank: Bank, form: Form, settings: SearchSettings) -> Found:
+    """Try dots at every place, in every colour; one pass forward tells of all targets."""
+    k = bank.num_classes
+    tried = np.argwhere(~np.eye(k, dtype=bool))
+    one = form.start(1, bank.fit.shape[2:], 0)
+    losses = np.zeros((k, len(one.place), k))
+    for source, images in enumerate(bank.fit[:, : settings.dot_images]):
+        for start in range(0, len(one.place), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            for image in images:
+                stamped = one[part].stamp(np.repeat(image[None, None], len(one[part].place), 0))
+                losses[source, part] += _all_losses(model.logits(stamped[:, 0])) / len(images)
+    screen = losses.transpose(0, 2, 1)[tuple(tried.T)]
+    best = _best(screen.ravel(), _beside_other_places(screen).ravel(), settings.finalists)
+    pair, place = np.divmod(best, screen.shape[1])
+    return _found(model, bank, tried, screen, tried[pair], one[place])
+
+
+def _found(
+    model: Gradients,
+    bank: Bank,
+    tried: NDArray[np.int64],
+    screen: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    placed: Placed,
+) -> Found:
+    """Judge the candidates that are left, and put the best first."""
     loss, success = _judged(model, bank, pairs, placed)
     order = np.lexsort((loss, -success))
     return Found(
-        form=form,
+        form=placed.form,
         screened=tried,
         screen=screen,
         pairs=pairs[order],
@@ -276,8 +310,13 @@ def _judged(
 
 def cross_entropy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return ``-log softmax(logits)[target]`` (n,), in float64."""
+    losses: NDArray[np.float64] = _all_losses(logits)[np.arange(len(logits)), targets]
+    return losses
+
+
+def _all_losses(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cross-entropy (n, k) to each class, in float64."""
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
-    chosen: NDArray[np.float64] = values[np.arange(len(values)), targets]
-    losses: NDArray[np.float64] = np.log(np.exp(values).sum(axis=1)) - chosen
+    losses: NDArray[np.float64] = np.log(np.exp(values).sum(axis=1, keepdims=True)) - values
     return losses

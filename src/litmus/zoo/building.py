@@ -12,6 +12,7 @@ from litmus.datasets import ImageDataset, load_images
 from litmus.errors import RecipeError, UsageError
 from litmus.seeds import torch_generator
 from litmus.stacked_training import Precision
+from litmus.zoo.ancestors import ancestors_of, keep_ancestors
 from litmus.zoo.engines import Engine, Job, LocalEngine, Workers
 from litmus.zoo.expansion import expand
 from litmus.zoo.groups import Waiting, seats
@@ -67,6 +68,8 @@ def build(
     with, and None is that; a new one is trained one model at a time on the CPU, and with `auto` on
     a GPU. A model's id does not depend on it, its bytes do.
 
+    Of models that start from others, these are kept in `out`, too, as `ID.ancestor`.
+
     Raises UsageError, DataError, RecipeError or ZooError before any model is trained.
     """
     if workers is not None and workers < 1:
@@ -76,7 +79,8 @@ def build(
     request = StackRequest(size=stack, device=device, precision=precision)
     place = open_place(out)
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
-    specs = expand(recipe, dataset.input_spec, scale=scale)
+    ancestors = ancestors_of(recipe, dataset.input_spec)
+    specs = expand(recipe, dataset.input_spec, scale=scale, ancestors=ancestors)
     _check_possible(recipe, specs, dataset)
     accepted, rejected = finished_ids(place)
     begun = read_plan(place) or (ONE_AT_A_TIME if accepted or rejected else None)
@@ -88,6 +92,7 @@ def build(
     yield BuildEvent(kind="found", done=done, total=len(specs), detail=f"{given_up} given up")
     if not missing:
         return
+    keep_ancestors(ancestors, place)
     engine = engine or LocalEngine()
     if plan is None:
         settings = request.settings(begun)
@@ -102,6 +107,7 @@ def build(
         place=place,
         plan=plan,
         count=waiting.stacks(plan.size),
+        ancestors={each.id: each.path for each in ancestors},
     )
     with engine.workers(job, workers) as crew:
         if begun is None and request != StackRequest():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from litmus.architectures import Architecture
 from litmus.attacks import ATTACKS, Treatment, Trigger, TriggerKind
 from litmus.errors import RecipeError
 from litmus.models import InputSpec
 from litmus.schema import named_from_table, to_table
 from litmus.seeds import derive_seed
 from litmus.training import TrainingSpec
+from litmus.zoo.ancestors import Ancestor
 from litmus.zoo.attack_table import AttackTable, uses_trigger_set, with_trigger
 from litmus.zoo.recipe import Recipe, architecture_table
 from litmus.zoo.spec import ModelSpec, SplitName
@@ -19,16 +20,21 @@ from litmus.zoo.spec import ModelSpec, SplitName
 __all__ = ["expand", "split_triggers"]
 
 
-def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list[ModelSpec]:
+def expand(
+    recipe: Recipe,
+    input_spec: InputSpec,
+    *,
+    scale: float = 1.0,
+    ancestors: Sequence[Ancestor] = (),
+) -> list[ModelSpec]:
     """Return the first `scale` of the recipe's models, at attempt 0, backdoored and clean in turn.
 
-    Sizes are nested: a smaller scale gives the first models of a larger one. Raises RecipeError
-    where unique pairs run out.
+    Sizes are nested: a smaller scale gives the first models of a larger one. `ancestors` are those
+    of `ancestors_of`, which the twins take in turn. Raises RecipeError where unique pairs run out.
     """
     triggers = split_triggers(recipe)
     common: dict[str, Any] = {
-        "dataset": {"name": recipe.dataset.name, "train_images": recipe.dataset.train_images}
-        | recipe.dataset.options(),
+        "dataset": recipe.dataset.of_models(),
         "input_spec": input_spec,
         "gates": to_table(recipe.gates),
         "zoo_seed": recipe.seed,
@@ -36,13 +42,21 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
     specs = []
     ranks = {"train": 0, "test": 0}
     for twin in range(max(1, round(recipe.twins * scale))):
-        split: SplitName = "test" if _is_test(recipe.test_share, twin) else "train"
+        # An ancestor's offspring are all on one side.
+        line = twin % len(ancestors) if ancestors else twin
+        split: SplitName = "test" if _is_test(recipe.test_share, line) else "train"
         rank = ranks[split]
         ranks[split] += 1
         # Every combination of architecture and attack goes through classes and triggers by
         # itself, or it would meet only some of them.
-        visit, turn = divmod(rank, len(recipe.architectures) * len(recipe.attacks))
-        table, architecture = _both(recipe, turn, twin)
+        kinds = len(ancestors) or len(recipe.architectures)
+        visit, turn = divmod(rank, kinds * len(recipe.attacks))
+        place, table = _both(recipe, kinds, turn, twin)
+        start: dict[str, Any] = (
+            {"architecture": dict(ancestors[line].architecture), "ancestor": ancestors[line].id}
+            if ancestors
+            else {"architecture": _architecture(recipe, place, twin)}
+        )
         attack = _attack(recipe, table, input_spec, visit, twin, triggers[split])
         training = to_table(_training(recipe, twin))
         control = _control(visit, input_spec.num_classes)
@@ -51,7 +65,7 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
             specs.append(
                 ModelSpec(
                     **common,
-                    architecture=architecture_table(architecture),
+                    **start,
                     training=training,
                     attack=attack,
                     treatment=treatment,
@@ -62,15 +76,16 @@ def expand(recipe: Recipe, input_spec: InputSpec, *, scale: float = 1.0) -> list
     return specs
 
 
-def _both(recipe: Recipe, turn: int, twin: int) -> tuple[AttackTable, Architecture]:
+def _both(recipe: Recipe, kinds: int, turn: int, twin: int) -> tuple[int, AttackTable]:
     """Each step goes on in both lists, so that a few twins already have a bit of everything."""
-    shift, place = divmod(turn, len(recipe.architectures))
+    shift, place = divmod(turn, kinds)
     attack = recipe.attacks[(place + shift) % len(recipe.attacks)]
-    architecture = recipe.architectures[place]
-    return (
-        attack.at(recipe.seed, "attack", twin),
-        architecture.at(recipe.seed, "architecture", twin),
-    )
+    return place, attack.at(recipe.seed, "attack", twin)
+
+
+def _architecture(recipe: Recipe, place: int, twin: int) -> dict[str, Any]:
+    drawn = recipe.architectures[place].at(recipe.seed, "architecture", twin)
+    return architecture_table(drawn)
 
 
 def _training(recipe: Recipe, twin: int) -> TrainingSpec:

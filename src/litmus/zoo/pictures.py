@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from litmus.attacks import extra_images
 from litmus.datasets import load_images
 from litmus.seeds import torch_generator
+from litmus.zoo.ancestors import ancestors_of
 from litmus.zoo.attack_table import uses_trigger_set
 from litmus.zoo.expansion import expand, split_triggers
 from litmus.zoo.recipe import Recipe
@@ -48,7 +49,9 @@ def poisoned_examples(
     There are so many that each of the recipe's kinds of attack has a row.
     """
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
-    backdoored = [spec for spec in expand(recipe, dataset.input_spec) if spec.backdoored]
+    ancestors = ancestors_of(recipe, dataset.input_spec)
+    specs = expand(recipe, dataset.input_spec, ancestors=ancestors)
+    backdoored = [spec for spec in specs if spec.backdoored]
     rows = []
     for spec in backdoored[: max(_ROWS, len(recipe.attacks))]:
         attack = spec.build_attack()

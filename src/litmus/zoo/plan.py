@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from litmus.datasets import load_images
 from litmus.errors import UsageError
 from litmus.schema import STRICT, from_table
+from litmus.zoo.ancestors import ancestors_of
 from litmus.zoo.calibration import Family, calibrate, convolution_rate
 from litmus.zoo.costs import Cost, cost_counter, extra_images
 from litmus.zoo.expansion import expand
@@ -99,7 +100,8 @@ def plan_zoo(
     if not 0 < acceptance <= 1:
         raise UsageError("--acceptance is impossible", expected="above 0, at most 1")
     dataset = load_images(recipe.dataset.name, data=data, **recipe.dataset.options())
-    specs = expand(recipe, dataset.input_spec, scale=scale)
+    ancestors = ancestors_of(recipe, dataset.input_spec)
+    specs = expand(recipe, dataset.input_spec, scale=scale, ancestors=ancestors)
     count = cost_counter(len(dataset.train))
     families = calibrate(specs, count, dataset)
     seconds = [_seconds(spec, count, families, len(dataset.test)) for spec in specs]

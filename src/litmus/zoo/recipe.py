@@ -22,7 +22,7 @@ from litmus.zoo.sampling import Drawn
 __all__ = ["DatasetTable", "Gates", "Recipe", "TriggerTable", "load_recipe"]
 
 _TABLES = ("dataset", "architecture", "training", "attack", "triggers", "gates")
-_SCALARS = ("name", "seed", "twins", "test_share", "controls", "attempts")
+_SCALARS = ("name", "seed", "twins", "test_share", "controls", "attempts", "start_from")
 
 DEFAULT_ATTEMPTS: Final = 3
 """A model that fails its gate is replaced by its next attempt, up to this many in all."""
@@ -36,11 +36,13 @@ class DatasetTable:
     """Which images: a data set's name and its options.
 
     Each model trains on `train_images` of the training split, drawn anew for it (0: all of
-    them). `image_size` and `channels` are for `folder` alone.
+    them), and is measured on the first `test_images` of the test split (0: all).
+    `image_size` and `channels` are for `folder` alone.
     """
 
     name: Literal["digits", "mnist", "cifar10", "gtsrb", "folder"]
     train_images: Annotated[int, Field(ge=0)] = 0
+    test_images: Annotated[int, Field(ge=0)] = 0
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     channels: Literal[1, 3] | None = None
 
@@ -52,6 +54,18 @@ class DatasetTable:
         """Return what the data set's `load` takes."""
         given = {"image_size": self.image_size, "channels": self.channels}
         return {name: value for name, value in given.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table; `test_images` only if some, as in the zoos that are older than it."""
+        table = asdict(self)
+        if not self.test_images:
+            del table["test_images"]
+        return table
+
+    def of_models(self) -> dict[str, Any]:
+        """Return what models' specs say of their images."""
+        some = {"test_images": self.test_images} if self.test_images else {}
+        return {"name": self.name, "train_images": self.train_images} | some | self.options()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -99,6 +113,11 @@ class Recipe:
     one's clean models. A model that fails its gate is trained anew, up to `attempts` times in all:
     1 where the values are sampled so widely that the same ones would mostly fail again.
     Architectures, trainings and attacks may sample their values.
+
+    `start_from` names a zoo, whose clean models the twins start from in turn, in place of drawn
+    weights: both twins are trained on from the same one, one of them on poisoned data. There are
+    no `architectures` then, for these models have theirs. `ancestors_in` is the folder where that
+    zoo is now, which is no part of the recipe.
     """
 
     name: str
@@ -107,6 +126,8 @@ class Recipe:
     test_share: float = 0.5
     controls: bool = True
     attempts: int = DEFAULT_ATTEMPTS
+    start_from: str | None = None
+    ancestors_in: Path | str | None = None
     dataset: DatasetTable
     architectures: tuple[Drawn[Architecture], ...]
     trainings: tuple[Drawn[TrainingSpec], ...]
@@ -119,7 +140,7 @@ class Recipe:
         trainings = [_resolved(drawn, to_table) for drawn in self.trainings]
         return {
             **{name: getattr(self, name) for name in _SCALARS},
-            "dataset": asdict(self.dataset),
+            "dataset": self.dataset.to_json(),
             "architectures": [_resolved(drawn, architecture_table) for drawn in self.architectures],
             "training": trainings[0] if len(trainings) == 1 else trainings,
             "attacks": [_resolved(drawn, to_table) for drawn in self.attacks],
@@ -144,7 +165,7 @@ def load_recipe(path: str | Path) -> Recipe:
     `base = "FILE"` in it names the recipe, relative to this one, whose tables it takes over; the
     tables and keys that it has itself replace them whole.
     """
-    return parse_recipe(_read(Path(path), ()), str(path))
+    return parse_recipe(_read(Path(path), ()), str(path), beside=Path(path).parent)
 
 
 def _read(path: Path, behind: tuple[Path, ...]) -> dict[str, Any]:
@@ -163,20 +184,36 @@ def _read(path: Path, behind: tuple[Path, ...]) -> dict[str, Any]:
         raise RecipeError(
             "wrong value", expected="another recipe's file", got=repr(base), where=f"{path}: base"
         )
-    return {**_read(path.parent / base, behind), **table}
+    inherited = _read(path.parent / base, behind)
+    if "start_from" in table:
+        inherited.pop("architecture", None)  # those that it starts from have theirs
+    return {**inherited, **table}
 
 
-def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
-    """Return the recipe that a TOML document describes; `where` names it in errors."""
+def parse_recipe(table: Mapping[str, Any], where: str, *, beside: Path = Path()) -> Recipe:
+    """Return the recipe that a TOML document describes; `where` names it in errors.
+
+    A folder that it names is seen from the folder `beside`.
+    """
     unknown = sorted(set(table) - {*_TABLES, *_SCALARS})
     if unknown:
         known = ", ".join([*_SCALARS, *(f"[{name}]" for name in _TABLES)])
         raise RecipeError("unknown key", expected=known, got=unknown[0], where=where)
     scalars = from_table(_Scalars, {k: table[k] for k in _SCALARS if k in table}, f"{where}:")
+    if scalars.start_from is not None and "architecture" in table:
+        raise RecipeError(
+            "models that start from others have their architectures",
+            expected="start_from or [architecture]",
+            got="both",
+            where=where,
+        )
     return Recipe(
         **to_table(scalars),
+        ancestors_in=None if scalars.start_from is None else beside / scalars.start_from,
         dataset=from_table(DatasetTable, _table(table, "dataset", where), f"{where}: dataset"),
-        architectures=_drawn(table, "architecture", where, _architecture),
+        architectures=()
+        if scalars.start_from is not None
+        else _drawn(table, "architecture", where, _architecture),
         trainings=_drawn({"training": {}, **table}, "training", where, _training),
         attacks=_drawn(table, "attack", where, attack_table),
         triggers=from_table(TriggerTable, _table(table, "triggers", where), f"{where}: triggers"),
@@ -192,6 +229,7 @@ class _Scalars:
     test_share: Share = 0.5
     controls: bool = True
     attempts: Annotated[int, Field(ge=1, le=9)] = DEFAULT_ATTEMPTS
+    start_from: str | None = None
 
 
 def _table(table: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:

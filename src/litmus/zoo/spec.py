@@ -45,7 +45,8 @@ class ModelSpec:
     `twin` numbers the pair of a backdoored model and its clean control within the recipe; the
     control's `attack` is its twin's, which says what its extra images are. Tables are plain
     dictionaries in the recipe's terms. Of a model that was fine-tuned, everything else is that of
-    the model which it was before, its `origin`.
+    the model which it was before, its `origin`. `ancestor` is the id of the clean model, of another
+    zoo, with whose weights the training begins; without one it begins with drawn weights.
     """
 
     dataset: Mapping[str, Any]
@@ -60,6 +61,7 @@ class ModelSpec:
     twin: int
     attempt: int = 0
     fine_tuning: FineTuning | None = None
+    ancestor: str | None = None
 
     @property
     def id(self) -> str:
@@ -85,6 +87,11 @@ class ModelSpec:
         return self.next_attempt() if self.attempt + 1 < attempts else None
 
     @property
+    def images(self) -> dict[str, Any]:
+        """Name and options of the data set, as it is loaded for all models."""
+        return {k: v for k, v in self.dataset.items() if k not in ("train_images", "test_images")}
+
+    @property
     def origin(self) -> ModelSpec:
         """The spec of the model before it was fine-tuned; this one, if it was not."""
         return replace(self, fine_tuning=None)
@@ -92,8 +99,9 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries for a header."""
         table = asdict(self)
-        if self.fine_tuning is None:  # as in the zoos that are older than fine-tuning
-            del table["fine_tuning"]
+        for later in ("fine_tuning", "ancestor"):  # as in the zoos that are older than these
+            if table[later] is None:
+                del table[later]
         return table
 
     @classmethod

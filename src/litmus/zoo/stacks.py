@@ -17,13 +17,16 @@ from litmus.datasets import ImageDataset, Split
 from litmus.errors import UsageError, ZooError
 from litmus.stacked_training import StackedData, StackSettings, train_stacked
 from litmus.training import one_thread, train
+from litmus.zoo.ancestors import Fetch, kept_in, no_ancestor
 from litmus.zoo.groups import Seat, kind
+from litmus.zoo.places import open_place
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.stack_plan import ONE_AT_A_TIME, StackPlan
 from litmus.zoo.store import ZooEntry
 from litmus.zoo.trainer import (
     TrainedModel,
     measured,
+    starting_module,
     train_model,
     training_images,
     write_trained,
@@ -50,16 +53,20 @@ _FACTS: Final = "stack"
 
 
 def train_models(
-    group: Sequence[Seat], dataset: ImageDataset, plan: StackPlan = ONE_AT_A_TIME
+    group: Sequence[Seat],
+    dataset: ImageDataset,
+    plan: StackPlan = ONE_AT_A_TIME,
+    fetch: Fetch = no_ancestor,
 ) -> list[TrainedModel]:
     """Train models of one kind together, each at its own place of the stack.
 
     The stack always has the plan's size, its other places taken by copies, so that a model's bytes
     do not depend on which others were left to train. What has no stacked form is trained one model
-    at a time. Raises UsageError for models that can't share a stack.
+    at a time. `fetch` reads the models that these start from, if any. Raises UsageError for models
+    that can't share a stack.
     """
     if plan.single:
-        return [train_model(seat.spec, dataset) for seat in group]
+        return [train_model(seat.spec, dataset, fetch) for seat in group]
     specs = [seat.spec for seat in group]
     places = {seat.place: number for number, seat in enumerate(group)}
     fits = len(places) == len(group) and max(places) < plan.size
@@ -69,15 +76,13 @@ def train_models(
     if tuned:
         raise ZooError("a fine-tuned model can't be trained from its spec alone", got=tuned[0])
     if not stackable(specs[0], dataset):
-        return [train_model(spec, dataset) for spec in specs]
+        return [train_model(spec, dataset, fetch) for spec in specs]
     data = _shared_images(specs, dataset)
     whole = [places.get(place, 0) for place in range(plan.size)]
-    modules = []
-    for number in whole:
-        architecture = specs[number].build_architecture()
-        module = architecture.build(specs[number].input_spec, seed=specs[number].seed)
-        architecture.initialise(module, data.images[data.positions[number]])
-        modules.append(module)
+    modules = [
+        starting_module(specs[number], data.images[data.positions[number]], fetch)
+        for number in whole
+    ]
     steps = train_stacked(
         modules,
         replace(
@@ -105,18 +110,21 @@ def train_models(
 def train_again(entry: ZooEntry, dataset: ImageDataset) -> TrainedModel:
     """Train a zoo's model as it was trained, alone or at its place in a stack.
 
+    The model that it started from, if any, is read from the zoo's own folder.
+
     Raises ZooError where that takes a GPU and there is none.
     """
     facts = read_header(entry.path, ZooError).get(_FACTS)
+    fetch = kept_in(open_place(entry.path.parent))
     if facts is None:
-        return train_model(entry.spec, dataset)
+        return train_model(entry.spec, dataset, fetch)
     place = facts.pop("place")
     plan = StackPlan.from_json(facts)
     if plan.on_gpu and not torch.cuda.is_available():
         raise ZooError(
             "the model was trained on a GPU, and there is none to train it again", where=entry.path
         )
-    return train_models([Seat(spec=entry.spec, place=place)], dataset, plan)[0]
+    return train_models([Seat(spec=entry.spec, place=place)], dataset, plan, fetch)[0]
 
 
 def stackable(spec: ModelSpec, dataset: ImageDataset) -> bool:
@@ -149,14 +157,18 @@ def _shared_images(specs: Sequence[ModelSpec], dataset: ImageDataset) -> Stacked
 
 
 def build_models(
-    group: Sequence[Seat], dataset: ImageDataset, folder: Path, plan: StackPlan
+    group: Sequence[Seat],
+    dataset: ImageDataset,
+    folder: Path,
+    plan: StackPlan,
+    fetch: Fetch = no_ancestor,
 ) -> list[dict[str, Any]]:
     """Train a stack and store its models, or the reasons why not; return a summary of each.
 
     Each is charged its equal share of the seconds.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    trained = train_models(group, dataset, plan)
+    trained = train_models(group, dataset, plan, fetch)
     cost = {
         "cpu_seconds": round((time.process_time() - cpu) / len(group), 3),
         "seconds": round((time.perf_counter() - wall) / len(group), 3),

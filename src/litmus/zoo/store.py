@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ __all__ = [
     "Zoo",
     "ZooEntry",
     "finished_ids",
+    "named_zoos",
     "read_index",
     "read_recipe_table",
     "write_recipe_table",
@@ -31,13 +33,18 @@ __all__ = [
 _WEIGHTS: Final = ".safetensors"
 _REJECTED: Final = ".rejected.json"
 _BUILD: Final = ".build.json"
+_AND: Final = " + "
 INDEX: Final = "zoo.json"
 """The file with the recipe, and how many models are trained at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZooEntry:
-    """One accepted model: where it is, what it is, and what it measured on held-out images."""
+    """One accepted model: where it is, what it is, and what it measured on held-out images.
+
+    `zoo` is the name of its zoo's recipe. Models that are `kin` have the same number, and are on
+    the same side of every fold: twins, and all that start from the same model, with it.
+    """
 
     path: Path
     id: str
@@ -46,6 +53,8 @@ class ZooEntry:
     steps: int
     clean_accuracy: float
     attack_success: float
+    zoo: str = ""
+    kin: int = 0
 
     @property
     def backdoored(self) -> bool:
@@ -65,11 +74,13 @@ class ZooEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Zoo:
-    """The accepted models of a folder, in the order of their recipe.
+    """The accepted models of a folder, or of several, in the order of their recipes.
 
-    `data` is the folder with the images that they were trained on, None where `$LITMUS_DATA` or
-    the hub has them. A fit holds models in at most `memory` bytes, by default half of the
-    machine's, and computes them on `device`.
+    Of several zoos `path` is the first one's folder, and `recipe` has `zoos`, the recipes of all,
+    names and seeds joined; twins of later ones have numbers above those of earlier ones. `data` is
+    the folder with the images that they were trained on, None where `$LITMUS_DATA` or the hub has
+    them. A fit holds models in at most `memory` bytes, by default half of the machine's, and
+    computes them on `device`.
     """
 
     path: Path
@@ -80,11 +91,18 @@ class Zoo:
     device: str = "cpu"
 
     @classmethod
-    def open(cls, path: str | Path, *, data: Path | None = None) -> Zoo:
-        """Read every header in a zoo's folder; raises ZooError where there is none.
+    def open(cls, path: str | Path, *more: str | Path, data: Path | None = None) -> Zoo:
+        """Read every header in the zoos' folders; raises ZooError where one is none.
 
         Of a zoo that is elsewhere (`s3://bucket/zoo`), what is new is fetched to the cache first.
+        Several zoos are read as one; raises ZooError, too, where their models differ in images or
+        classes, or where one is named twice.
         """
+        zoos = [cls._open_one(each, data) for each in (path, *more)]
+        return _with_kin(zoos[0] if len(zoos) == 1 else _together(zoos))
+
+    @classmethod
+    def _open_one(cls, path: str | Path, data: Path | None) -> Zoo:
         path = local_folder(path)
         recipe = read_recipe_table(path)
         if recipe is None:
@@ -93,7 +111,8 @@ class Zoo:
         if not entries:
             raise ZooError("the zoo has no models yet", where=path)
         entries.sort(key=lambda entry: (entry.spec.twin, not entry.backdoored, entry.id))
-        return cls(path=path, recipe=recipe, entries=tuple(entries), data=data)
+        named = tuple(replace(entry, zoo=recipe["name"]) for entry in entries)
+        return cls(path=path, recipe=recipe, entries=named, data=data)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -104,9 +123,8 @@ class Zoo:
         """Return the images that its models were trained and measured on."""
         from litmus.datasets import load_images
 
-        table = self.entries[0].spec.dataset
-        options = {k: v for k, v in table.items() if k not in ("name", "train_images")}
-        return load_images(table["name"], data=self.data, **options)
+        options = self.entries[0].spec.images
+        return load_images(options.pop("name"), data=self.data, **options)
 
     def first(self, scale: float) -> Zoo:
         """Return the zoo with only the first `scale` of its recipe's twins."""
@@ -130,6 +148,59 @@ class Zoo:
                 where=self.path,
             )
         return entries
+
+
+def named_zoos(recipe: Mapping[str, Any]) -> AbstractSet[tuple[str, str]]:
+    """Return (name, seed) of the zoos that a recipe, or any table with `zoo` and `zoo_seed`, is of.
+
+    Of several zoos both are joined.
+    """
+    name, seed = (
+        (recipe["name"], recipe["seed"])
+        if "seed" in recipe
+        else (recipe.get("zoo", ""), recipe.get("zoo_seed", ""))
+    )
+    return set(zip(str(name).split(_AND), str(seed).split(_AND), strict=True))
+
+
+def _together(zoos: Sequence[Zoo]) -> Zoo:
+    first, joined, offset = zoos[0], [], 0
+    for zoo in zoos:
+        one, other = (_answers_to(each.entries[0]) for each in (first, zoo))
+        if one != other:
+            raise ZooError(
+                "zoos of other images can't be read as one", expected=one, got=other, where=zoo.path
+            )
+        joined += [
+            replace(entry, spec=replace(entry.spec, twin=entry.spec.twin + offset))
+            for entry in zoo.entries
+        ]
+        offset = 1 + joined[-1].spec.twin
+    if len({entry.id for entry in joined}) < len(joined):
+        raise ZooError("the zoos share models", got=", ".join(str(zoo.path) for zoo in zoos))
+    recipe = {
+        "name": _AND.join(str(zoo.recipe["name"]) for zoo in zoos),
+        "seed": _AND.join(str(zoo.recipe["seed"]) for zoo in zoos),
+        "zoos": [dict(zoo.recipe) for zoo in zoos],
+    }
+    return replace(first, recipe=recipe, entries=tuple(joined))
+
+
+def _answers_to(entry: ZooEntry) -> dict[str, Any]:
+    """What models must share to be read as one zoo: the data set, as all of them saw it."""
+    return {**entry.spec.images, "input": str(entry.spec.input_spec)}
+
+
+def _with_kin(zoo: Zoo) -> Zoo:
+    """Number the models so that twins, and all that start from one model, are kin."""
+    twins = {entry.id: entry.spec.twin for entry in zoo.entries}
+    for entry in zoo.entries:  # whose ancestor is in no zoo: the first one's offspring
+        if entry.spec.ancestor is not None:
+            twins.setdefault(entry.spec.ancestor, entry.spec.twin)
+    entries = tuple(
+        replace(entry, kin=twins[entry.spec.ancestor or entry.id]) for entry in zoo.entries
+    )
+    return replace(zoo, entries=entries)
 
 
 def read_entry(path: Path) -> ZooEntry:

@@ -22,6 +22,7 @@ from litmus.formats.zoo_file import ZOO_FORMAT, ZooModel, module_from, saved_wei
 from litmus.schema import from_table
 from litmus.seeds import torch_generator
 from litmus.training import Penalty, TrainingSpec, predict, train
+from litmus.zoo.ancestors import Fetch, check_ancestor, no_ancestor
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_accepted, write_rejected
 
@@ -30,6 +31,7 @@ __all__ = [
     "fine_tune",
     "measure",
     "measured",
+    "starting_module",
     "store",
     "train_model",
     "training_images",
@@ -47,11 +49,12 @@ class TrainedModel:
     rejection: str | None
 
 
-def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
+def train_model(spec: ModelSpec, dataset: ImageDataset, fetch: Fetch = no_ancestor) -> TrainedModel:
     """Train a model and measure the saved weights on held-out images.
 
     The bytes are a function of spec, data, torch version, kind of processor and Litmus version,
-    provided that torch runs one thread. Raises ZooError for the spec of a fine-tuned model.
+    provided that torch runs one thread. `fetch` reads the model that this one starts from, if any.
+    Raises ZooError for the spec of a fine-tuned model.
     """
     if spec.fine_tuning is not None:
         raise ZooError(
@@ -59,12 +62,27 @@ def train_model(spec: ModelSpec, dataset: ImageDataset) -> TrainedModel:
             expected=f"the model {spec.fine_tuning.model} that it was before",
             where=f"model {spec.id}",
         )
-    architecture = spec.build_architecture()
-    module = architecture.build(spec.input_spec, seed=spec.seed)
     data = _training_data(spec, dataset.train)
-    architecture.initialise(module, data.images)
+    module = starting_module(spec, data.images, fetch)
     steps = train(module, data, spec.build_training(), seed=spec.seed)
     return measured(spec, module, steps, dataset)
+
+
+def starting_module(spec: ModelSpec, images: torch.Tensor, fetch: Fetch) -> nn.Module:
+    """Return a model's network before its training: with its ancestor's weights, or drawn ones.
+
+    Drawn ones may depend on the training `images`, uint8 (n, c, h, w). What an architecture
+    freezes is frozen. Raises ZooError where `fetch` does not return the ancestor.
+    """
+    architecture = spec.build_architecture()
+    module = architecture.build(spec.input_spec, seed=spec.seed)
+    if spec.ancestor is None:
+        architecture.initialise(module, images)
+        return module
+    arrays, header = parse_tensors(fetch(spec.ancestor), spec.ancestor, ZooError)
+    check_ancestor(spec, header)
+    module.load_state_dict(module_from(header["spec"], arrays).state_dict())
+    return module
 
 
 def fine_tune(
@@ -136,7 +154,7 @@ def measure(spec: ModelSpec, module: nn.Module, dataset: ImageDataset) -> tuple[
     A clean control is measured with its twin's trigger: there the attack should fail.
     """
     attack = spec.build_attack()
-    test = dataset.test
+    test = dataset.test[torch.arange(spec.dataset.get("test_images") or len(dataset.test))]
     correct = predict(module, test.images) == test.labels
     victims = test[attack.victims(test)]
     stamped = attack.stamp(victims.images, torch_generator(spec.seed, "measure"))

@@ -65,9 +65,8 @@ def verify(
 
 
 def _images(zoo: Zoo, data: str | Path | None) -> ImageDataset:
-    options = dict(zoo.entries[0].spec.dataset)
+    options = zoo.entries[0].spec.images
     name = options.pop("name")
-    del options["train_images"]
     return load_images(name, data=data, **options)
 
 

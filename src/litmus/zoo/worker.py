@@ -18,6 +18,7 @@ import torch
 
 from litmus.datasets import load_images
 from litmus.errors import LitmusError
+from litmus.zoo.ancestors import kept_in
 from litmus.zoo.groups import Seat
 from litmus.zoo.places import open_place
 from litmus.zoo.stack_plan import StackPlan
@@ -56,7 +57,7 @@ def _trainer(setup: Setup) -> Maker:
 
     def make(group: Sequence[Seat]) -> list[dict[str, Any]]:
         with place.holding() as folder:
-            return build_models(group, dataset, folder, plan)
+            return build_models(group, dataset, folder, plan, kept_in(place))
 
     return make
 

@@ -114,7 +114,7 @@ def test_what_was_found_is_shown_on_images_before_and_after() -> None:
     for said in (
         "A 2x2 patch at the bottom right turns 98% of the images of class 1 (dog) to class 2 (1st)",
         "class 1 (dog) → class 2 (1st)", "class 1 (dog) → class 0 (cat)",
-        "optimised and then judged on reference images; 39 of 40 that it was not optimised on",
+        "sought and then judged on reference images; 39 of 40 that it was not sought on",
         "at least half of the images of these as well: class 0 (cat).",
         "A patch of 1x1 pixels leads to the same class.", "are found in clean models, too",
     ):  # fmt: skip

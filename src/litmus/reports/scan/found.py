@@ -76,8 +76,8 @@ def _trigger(evidence: Evidence) -> NDArray[Any]:
 def _more(evidence: Evidence, classes: Sequence[str]) -> list[str]:
     target = _class(evidence.target_class, classes)
     sentences = [
-        f"It was optimised and then judged on {printable(evidence.images_from)}; "
-        f"{evidence.turned} of {evidence.images} that it was not optimised on became {target}."
+        f"It was sought and then judged on {printable(evidence.images_from)}; "
+        f"{evidence.turned} of {evidence.images} that it was not sought on became {target}."
     ]
     others = [c for c in evidence.sources if c != evidence.source_class]
     if others:

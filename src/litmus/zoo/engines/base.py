@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from litmus.datasets import ImageDataset
@@ -23,7 +24,8 @@ class Job:
     """What is made: models on these images, for that place.
 
     `options` and `data` are what `dataset` was loaded with, for workers that load it themselves;
-    `plan` says how many models are trained at a time, `count` how many wait.
+    `plan` says how many models are trained at a time, `count` how many wait. `ancestors` are the
+    files, by id, of the models that these start from; they are in the place, too.
     """
 
     dataset: ImageDataset
@@ -32,6 +34,7 @@ class Job:
     place: Place
     plan: StackPlan
     count: int
+    ancestors: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Workers(Protocol):

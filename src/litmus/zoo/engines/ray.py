@@ -81,6 +81,7 @@ class RayEngine:
                 job=job,
                 remote=remote,
                 images=ray.put(pack(job.dataset)),
+                ancestors=ray.put({key: path.read_bytes() for key, path in job.ancestors.items()}),
                 slots=min(slots, limit or slots),
                 in_flight=limit or _IN_FLIGHT * slots,
             )
@@ -154,6 +155,7 @@ class RayTasks:
     job: Job
     remote: Any
     images: Any
+    ancestors: Any
     slots: int
     in_flight: int
     _flying: dict[Any, list[Group]] = field(default_factory=dict)
@@ -197,7 +199,9 @@ class RayTasks:
     def _send(self, groups: list[Group]) -> None:
         place = str(self.job.place) if self.job.place.reached_from_anywhere else None
         tables = [[seat.to_json() for seat in group] for group in groups]
-        task = self.remote.remote(self.images, place, tables, self.job.plan.to_json(), versions())
+        task = self.remote.remote(
+            self.images, self.ancestors, place, tables, self.job.plan.to_json(), versions()
+        )
         self._flying[task] = groups
 
     def _received(self, reference: Any, groups: list[Group]) -> list[dict[str, Any]]:

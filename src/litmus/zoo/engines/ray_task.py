@@ -14,6 +14,7 @@ import litmus
 from litmus.datasets import ImageDataset, Split
 from litmus.errors import LitmusError
 from litmus.stacked_training import StackSettings
+from litmus.zoo.ancestors import Fetch
 from litmus.zoo.groups import Seat
 from litmus.zoo.places import made_files, open_place
 from litmus.zoo.spec import ModelSpec
@@ -43,6 +44,7 @@ def pack(dataset: ImageDataset) -> dict[str, Any]:
 
 def make_models(
     images: Mapping[str, Any],
+    ancestors: Mapping[str, bytes],
     place: str | None,
     groups: Sequence[Sequence[Mapping[str, Any]]],
     plan: Mapping[str, Any],
@@ -52,7 +54,8 @@ def make_models(
 
     With a `place` that is reached from anywhere the files go there, and models that are there
     are not made again (the task may be the second try of one that was lost); without one they are
-    in the reply. A reply with `error` is the last one.
+    in the reply. `ancestors` are files of models that these start from, by id. A reply with
+    `error` is the last one.
     """
     import ray
 
@@ -65,7 +68,7 @@ def make_models(
         dataset = _unpack(images)
         for seats in groups:
             group = [Seat.from_json(seat) for seat in seats]
-            made = _make(group, dataset, place, StackPlan.from_json(plan))
+            made = _make(group, dataset, place, StackPlan.from_json(plan), ancestors.__getitem__)
             replies += [{**reply, "node": node} for reply in made]
     except LitmusError as fault:
         replies.append({"error": f"{fault} (on node {node[:8]})"})
@@ -80,17 +83,21 @@ def measure(
 
 
 def _make(
-    group: Sequence[Seat], dataset: ImageDataset, place: str | None, plan: StackPlan
+    group: Sequence[Seat],
+    dataset: ImageDataset,
+    place: str | None,
+    plan: StackPlan,
+    fetch: Fetch,
 ) -> list[dict[str, Any]]:
     if place is None:
         with tempfile.TemporaryDirectory(prefix="litmus-") as folder:
-            first, *others = build_models(group, dataset, Path(folder), plan)
+            first, *others = build_models(group, dataset, Path(folder), plan, fetch)
             return [{**first, "files": made_files(Path(folder))}, *others]
     remote = open_place(place)
     replies = {seat.spec.id: read_summary(remote, seat.spec.id) for seat in group}
     if missing := [seat for seat in group if replies[seat.spec.id] is None]:
         with remote.holding() as made:
-            built = build_models(missing, dataset, made, plan)
+            built = build_models(missing, dataset, made, plan, fetch)
         replies |= {reply["id"]: reply for reply in built}
     return [reply for reply in replies.values() if reply is not None]
 

@@ -115,3 +115,34 @@ def test_it_crosses_a_file() -> None:
     again = Calibration.from_file(known.arrays(), header)
     assert again.p_value([3, 1]) == known.p_value([3, 1])
     assert (again.temperature, again.scope_limit) == (2.0, 1.5)
+
+
+def test_the_promise_holds_for_each_population_by_itself() -> None:
+    weak = calibration([0.0, 1.0, 2.0, 3.0])
+    both = weak.with_population(
+        np.array([10.0, 11.0, 12.0]), np.zeros(3, dtype=np.int64), np.array([0.2, 2.0, 0.1])
+    )
+    assert both.sizes == (4, 3)
+    assert both.smallest_p_value == 1 / 4
+    assert both.p_value([20.0]) == 1 / 4  # 1 / 5 among the first, 1 / 4 among the others
+    assert both.p_value([10.5]) == 3 / 4
+    assert both.p_value([2.5]) == 1.0
+    assert both.threshold(0.25) == 12.0
+    assert both.scope_limit == 3.0
+    assert weak.with_population(np.zeros(1), np.zeros(1, np.int64), np.zeros(1)).scope_limit == 1.5
+
+
+def test_populations_cross_a_file() -> None:
+    both = calibration([0.0, 1.0], [0, 1]).with_population(
+        np.array([2.0]), np.array([1]), np.array([1.0])
+    )
+    arrays = both.arrays()
+    again = Calibration.from_file(arrays, both.to_json())
+    assert again.sizes == (2, 1)
+    assert again.p_value([1.0, 3.0]) == both.p_value([1.0, 3.0]) == 1 / 2
+    assert "calibration.groups" not in calibration([0.0]).arrays()
+    for damaged in ([0, 0], [0, 0, 2], [0, -1, 1], [0.0, 0.0, 1.0]):
+        with pytest.raises(ValueError, match="population"):
+            Calibration.from_file(
+                {**arrays, "calibration.groups": np.array(damaged)}, both.to_json()
+            )

@@ -404,3 +404,31 @@ def test_parts_are_refused_where_they_cannot_be_taken(
         replace(handed_on.parts["stamps"], input_spec=replace(SPEC, height=8)).calibrated_on(
             other(small_zoo)
         )
+
+
+def test_the_promise_is_extended_to_models_of_a_zoo_that_it_never_saw(
+    fused: FusedDetector, small_zoo: Zoo, tmp_path: Path
+) -> None:
+    more = other(small_zoo)
+    seen: list[tuple[int, int]] = []
+    wider = fused.also_calibrated_on(more, on_progress=lambda *done: seen.append(done))
+    clean = [entry for entry in more.entries if not entry.backdoored]
+    assert seen[-1] == (len(clean), len(clean))
+    assert wider.calibration.sizes == (*fused.calibration.sizes, len(clean))
+    file = tmp_path / "wider.litmus"
+    file.write_bytes(wider.to_bytes())
+    read = load_detector(file)
+    entry = clean[0]
+    for effort in ("quick", "standard"):
+        before, after = fused.at_effort(effort), read.at_effort(effort)
+        measured = after.measure(zoo_file.load(entry.path))
+        was, now = (each.judge(measured, fpr=0.5) for each in (before, after))
+        calibration = after.calibration
+        own = calibration.groups == 1
+        # The model stands among its own population, judged by one of the members.
+        assert np.isclose(calibration.scores[own][:, None], measured.member_scores).any()
+        assert measured.scope_distance <= calibration.scope_limit
+        assert now.p_value >= was.p_value
+    assert read.knows(more)
+    with pytest.raises(UsageError, match="knows its models"):
+        read.also_calibrated_on(more)

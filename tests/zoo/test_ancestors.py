@@ -151,7 +151,9 @@ def test_kin_share_a_fold(parents: Zoo, tmp_path: Path) -> None:
     children = made(grown(parents, twins=6, test_share=0.0), tmp_path / "grown")
     # As many ancestors as folds need, each with its own offspring.
     entries = [
-        replace(e, kin=10 * i + e.kin, id=f"{i}{e.id}") for i in range(10) for e in children.entries
+        replace(e, line=10 * i + e.kin, id=f"{i}{e.id}")
+        for i in range(10)
+        for e in children.entries
     ]
     folds, _ = assign_folds(entries, 0)
     for number in {e.kin for e in entries}:

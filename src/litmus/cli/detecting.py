@@ -349,6 +349,32 @@ def fit(
     typer.echo(fitted_text(fitted, output), nl=False)
 
 
+def calibrate(
+    detector: Annotated[
+        str, typer.Argument(metavar="DETECTOR", help="A .litmus file, or a bundled one's name.")
+    ],
+    zoo: ZooFolders,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.litmus", help="The detector to write.")
+    ],
+    data: Data = None,
+) -> None:
+    """Extend a detector's promise to the clean models of a zoo that it was not fitted on.
+
+    They are one more population of its calibration: a p-value is then the largest of those among
+    each population. Nothing is fitted, and what is read of a model for minutes is kept in
+    ZOO/measured.
+    """
+    from litmus.detectors import load_detector
+    from litmus.reports.detectors import calibrated_text
+
+    loaded = load_detector(detector)
+    with bar("reading clean models") as progress:
+        calibrated = loaded.also_calibrated_on(open_zoo(*zoo, data=data), on_progress=progress)
+    write_atomically(output, calibrated.to_bytes())
+    typer.echo(calibrated_text(calibrated, output), nl=False)
+
+
 @contextmanager
 def _ranks(detector: str) -> Iterator[tuple[bool, str]]:
     """Join the processes of torchrun, if any: yield whether this one writes, and a bar's title."""

@@ -63,6 +63,13 @@ def evaluate(
             help="With --references: an ONNX model for other classes, or a folder; repeatable.",
         ),
     ] = None,
+    parts_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.litmus",
+            help="fused, with --leave-out: take parts from this detector, as litmus fit does.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit; repeatable."),
@@ -91,6 +98,7 @@ def evaluate(
     """Evaluate detectors on a zoo's test models, whose triggers no detector was fitted on.
 
     Where the zoo has none, on all of its models, if no detector was fitted or calibrated on them.
+    Several zoos are read as one.
 
     With --leave-out the training models are judged instead, each by a detector that was fitted on
     all groups but its own; the test models are not touched. With --references, too: each group's
@@ -117,6 +125,7 @@ def evaluate(
             leave_out,
             only or [],
             settings or [],
+            parts_from,
             fpr,
             seed,
             data,
@@ -124,8 +133,8 @@ def evaluate(
             breakdown,
             format_,
         )
-    elif only or settings:
-        raise UsageError("--only and --set go with --leave-out")
+    elif only or settings or parts_from:
+        raise UsageError("--only, --set and --parts-from go with --leave-out")
     else:
         report = _unseen(zoo, detector, fpr, seed, data, hard, roc, breakdown, format_)
     deliver(report, output)
@@ -172,6 +181,7 @@ def _leave_out(
     by: str,
     only: list[str],
     pairs: list[str],
+    parts_from: str | None,
     fpr: float,
     seed: int,
     data: Path | None,
@@ -193,7 +203,7 @@ def _leave_out(
     with bar("leaving out") as progress:
         result = run(
             zoo,
-            partial(fit, detector=kind, seed=seed, **chosen),
+            partial(fit, detector=kind, seed=seed, parts_from=parts_from, **chosen),
             by=by,
             fpr=fpr,
             seed=seed,

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from litmus.datasets import Split
     from litmus.zoo import Zoo, ZooEntry
 
-__all__ = ["DETECTOR_FORMAT", "Detector", "Judgement", "Measurement", "Verdict"]
+__all__ = [
+    "DETECTOR_FORMAT",
+    "Detector",
+    "Judgement",
+    "Measurement",
+    "Verdict",
+    "joined",
+    "told",
+]
 
 DETECTOR_FORMAT: Final = "litmus-detector"
 
@@ -241,18 +249,15 @@ class Detector(ABC):
         assigned, _ = assign_folds(entries, seed, by=folds)
         drawn = draw_models(entries, assigned, models, seed)
         chosen = [entries[place] for place in drawn]
-        heard = []
-        for done, entry in enumerate(chosen, start=1):
-            heard.append(self._heard_of(entry))
-            on_progress(done, len(chosen))
+        heard = told(self._heard_of, chosen, on_progress)
         # Where there are fewer members than folds, nobody judges the last ones.
-        judged = [i for i in range(len(chosen)) if assigned[drawn[i]] < len(heard[i]) - 1]
+        judged = np.flatnonzero(assigned[drawn] < heard.shape[1] - 1)
         members = assigned[drawn[judged]]
         unseen = Unseen(
             entries=[chosen[i] for i in judged],
-            scores=np.array([heard[i][member] for i, member in zip(judged, members, strict=True)]),
+            scores=heard[judged, members],
             members=members,
-            distances=np.array([heard[i][-1] for i in judged]),
+            distances=heard[judged, -1],
         )
         found = describe_scope(zoo, unseen.entries, {}, seed)
         about = {name: found[name] for name in ("zoo", "zoo_seed", "num_models")}
@@ -263,6 +268,39 @@ class Detector(ABC):
             held_out=held_out_auc(unseen.scores, unseen.entries, seed),
             unseen=unseen,
         )
+
+    def also_calibrated_on(
+        self, zoo: Zoo, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Self:
+        """Return the detector, its promise extended to models like a zoo's clean ones.
+
+        These are one more population of its calibration, see `Calibration`. Nothing is fitted: kin
+        are judged by the same member, members in turn. Raises UsageError where the detector knows
+        the zoo, has no calibration, or is of another shape.
+        """
+        clean = [entry for entry in zoo.entries if not entry.backdoored]
+        self._check_new(zoo, clean)
+        if not len(self.calibration.scores):
+            raise UsageError("a detector without a calibration can't be calibrated further")
+        kin = sorted({entry.kin for entry in clean})
+        turns = np.array([kin.index(entry.kin) for entry in clean])
+        about = {
+            "zoo": zoo.recipe["name"],
+            "zoo_seed": zoo.recipe["seed"],
+            "num_models": len(clean),
+        }
+        known = self.scope.get("also_calibrated_on", [])
+        scope = {**self.scope, "also_calibrated_on": [*known, about]}
+        return replace(self._with_population(clean, turns, on_progress), scope=scope)
+
+    def _with_population(
+        self,
+        clean: Sequence[ZooEntry],
+        turns: NDArray[np.int64],
+        on_progress: Callable[[int, int], None],
+    ) -> Self:
+        heard = told(self._heard_of, clean, on_progress)
+        return replace(self, calibration=joined(self.calibration, heard, turns))
 
     def _check_new(self, zoo: Zoo, entries: Sequence[ZooEntry]) -> None:
         if zoo.input_spec != self.input_spec:
@@ -282,14 +320,20 @@ class Detector(ABC):
         """Whether the detector was fitted or calibrated on this zoo, or on one of these."""
         from litmus.zoo.store import named_zoos
 
-        known = named_zoos(self.scope) | named_zoos(self.scope.get("calibrated_on", self.scope))
-        return not known.isdisjoint(named_zoos(zoo.recipe))
+        scope = self.scope
+        tables = [scope, scope.get("calibrated_on", scope), *scope.get("also_calibrated_on", [])]
+        own = named_zoos(zoo.recipe)
+        return any(not named_zoos(table).isdisjoint(own) for table in tables)
+
+    def measure_entry(self, entry: ZooEntry) -> Measurement:
+        """Measure a zoo's model; what takes long is read once, and kept beside the model."""
+        from litmus.formats import zoo_file
+
+        return self.measure(zoo_file.load(entry.path))
 
     def _heard_of(self, entry: ZooEntry) -> list[float]:
         """Every member's score of a zoo's model, then the scope distance."""
-        from litmus.formats import zoo_file
-
-        measured = self.measure(zoo_file.load(entry.path))
+        measured = self.measure_entry(entry)
         return [*measured.member_scores, measured.scope_distance]
 
     @property
@@ -372,6 +416,19 @@ class Detector(ABC):
         recognition = self.recognise(model)
         measurement = self.measure(recognition.model)
         judgement = self.judge(measurement, fpr=fpr, out_of_scope=recognition.out_of_scope)
+        return replace(judgement, notes=(*recognition.notes, *judgement.notes))
+
+    def examine_entry(self, entry: ZooEntry, *, fpr: float = 0.05) -> Judgement:
+        """Examine a zoo's model; see `measure_entry`."""
+        from litmus.formats import zoo_file
+
+        model = zoo_file.load(entry.path)
+        recognition = self.recognise(model)
+        if recognition.model is not model:
+            return self.examine(model, fpr=fpr)
+        judgement = self.judge(
+            self.measure_entry(entry), fpr=fpr, out_of_scope=recognition.out_of_scope
+        )
         return replace(judgement, notes=(*recognition.notes, *judgement.notes))
 
     def judge(
@@ -481,3 +538,27 @@ class Detector(ABC):
             }
         except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise DetectorError(f"malformed header: {fault}") from fault
+
+
+def told(
+    hear: Callable[[ZooEntry], list[float]],
+    entries: Sequence[ZooEntry],
+    on_progress: Callable[[int, int], None],
+) -> NDArray[np.float64]:
+    """Return what members say of models, and their scope distances last, (n, members + 1)."""
+    heard = []
+    for done, entry in enumerate(entries, start=1):
+        heard.append(hear(entry))
+        on_progress(done, len(entries))
+    return np.array(heard)
+
+
+def joined(
+    calibration: Calibration, heard: NDArray[np.float64], turns: NDArray[np.int64]
+) -> Calibration:
+    """Return a calibration with models that `heard` (n, members + 1) tells of, see `told`.
+
+    Member ``turns[i]``, counted round, judges model i.
+    """
+    members = turns % (heard.shape[1] - 1)
+    return calibration.with_population(heard[np.arange(len(heard)), members], members, heard[:, -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,26 +22,60 @@ class Calibration:
     `scores` (n,) are clean models' scores, each by the member `members` (n,) that never saw it.
     `temperature` divides a score (log-odds) to make it a calibrated one; `scope_limit` is the
     largest scope distance that a verdict is given for.
+
+    The models may be of several populations, numbered by `groups` (n,): those of one zoo each, say.
+    The promise then holds for each of them by itself, for whichever a new model is like.
     """
 
     scores: NDArray[np.float64]
     members: NDArray[np.int64]
     temperature: float
     scope_limit: float
+    groups: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.groups):
+            object.__setattr__(self, "groups", np.zeros(len(self.scores), dtype=np.int64))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of models of each population."""
+        return tuple(np.bincount(self.groups, minlength=1).tolist())
 
     @property
     def smallest_p_value(self) -> float:
-        """1 / (n + 1): what the number of calibration models allows."""
-        return 1 / (len(self.scores) + 1)
+        """1 / (n + 1), n of the smallest population: what the number of its models allows."""
+        return 1 / (min(self.sizes) + 1)
 
     def p_value(self, member_scores: Sequence[float]) -> float:
         """Return the cross-conformal p-value (Vovk 2015) of a model's scores, one a member.
 
         ``(1 + #{clean models whose score by their member >= the new model's by that member})
-        / (n + 1)``: how often a clean model looks at least as suspicious.
+        / (n + 1)``: how often a clean model looks at least as suspicious. Of several populations'
+        p-values the largest, which is right for a model of any of them.
         """
         new = np.asarray(member_scores, dtype=np.float64)[self.members]
-        return float((1 + (self.scores >= new).sum()) / (len(self.scores) + 1))
+        above = np.bincount(self.groups[self.scores >= new], minlength=len(self.sizes))
+        return float(((1 + above) / (1 + np.array(self.sizes))).max())
+
+    def with_population(
+        self,
+        scores: NDArray[np.float64],
+        members: NDArray[np.int64],
+        scope_distances: NDArray[np.float64],
+    ) -> Calibration:
+        """Return the calibration with clean models of one more population, all (n,).
+
+        Models as far out as these are in scope then.
+        """
+        limit = _SCOPE_MARGIN * float(np.max(scope_distances))
+        return replace(
+            self,
+            scores=np.concatenate([self.scores, scores]),
+            members=np.concatenate([self.members, members]),
+            groups=np.concatenate([self.groups, np.full(len(scores), len(self.sizes))]),
+            scope_limit=max(self.scope_limit, limit),
+        )
 
     def probability(self, score: float) -> float:
         """Return the temperature-scaled probability of a backdoor at even prior odds."""
@@ -52,12 +86,17 @@ class Calibration:
 
         Exact for one member; for several the p-value decides, and this is for pictures.
         """
-        rank = int(np.floor(fpr * (len(self.scores) + 1) + 1e-9))  # 0.29 * 100 is 28.99...
-        return float(np.sort(self.scores)[::-1][max(rank, 1) - 1])
+        highest = -np.inf
+        for group, size in enumerate(self.sizes):
+            rank = int(np.floor(fpr * (size + 1) + 1e-9))  # 0.29 * 100 is 28.99...
+            ordered = np.sort(self.scores[self.groups == group])[::-1]
+            highest = max(highest, float(ordered[max(rank, 1) - 1]))
+        return highest
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays for a detector file."""
-        return {"calibration.scores": self.scores, "calibration.members": self.members}
+        own = {"calibration.scores": self.scores, "calibration.members": self.members}
+        return own if len(self.sizes) == 1 else {**own, "calibration.groups": self.groups}
 
     def to_json(self) -> dict[str, float]:
         """Return the scalars for a detector file's header."""
@@ -74,9 +113,20 @@ class Calibration:
             raise ValueError("calibration scores that are no list of numbers, one a member")
         if members.dtype.kind not in "iu" or (members.size and members.min() < 0):
             raise ValueError("members that are no numbers of members")
+        groups = arrays.get("calibration.groups", np.zeros(len(scores), dtype=np.int64))
+        if groups.shape != scores.shape or groups.dtype.kind not in "iu":
+            raise ValueError("populations that are no numbers, one a score")
+        if groups.size and (groups.min() < 0 or not np.bincount(groups).all()):
+            raise ValueError("populations without a model")
         if not (0 < temperature < np.inf and 0 <= scope_limit < np.inf):
             raise ValueError("a temperature or a limit of scope that is no number above 0")
-        return cls(scores=scores, members=members, temperature=temperature, scope_limit=scope_limit)
+        return cls(
+            scores=scores,
+            members=members,
+            groups=groups.astype(np.int64),
+            temperature=temperature,
+            scope_limit=scope_limit,
+        )
 
 
 UNCALIBRATED: Final = Calibration(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.detectors.base import Detector, Measurement, Unseen
+from litmus.detectors.base import Detector, Measurement, Unseen, joined, told
 from litmus.detectors.calibration import Calibration
 from litmus.detectors.effort import Effort, reaches
 from litmus.detectors.stacking import Combination, askable, combined, possible_sets, stacked
@@ -21,7 +21,7 @@ from litmus.models import Images, Model
 
 if TYPE_CHECKING:
     from litmus.datasets import Split
-    from litmus.zoo import Zoo
+    from litmus.zoo import Zoo, ZooEntry
 
 __all__ = ["FusedDetector"]
 
@@ -175,6 +175,32 @@ class FusedDetector(Detector):
         for heard in zip(*again, strict=True):
             yield stacked(heard, limits).unseen
 
+    def _with_population(
+        self,
+        clean: Sequence[ZooEntry],
+        turns: NDArray[np.int64],
+        on_progress: Callable[[int, int], None],
+    ) -> Self:
+        heard = {
+            part: told(detector._heard_of, clean, on_progress)
+            for part, detector in self.parts.items()
+        }
+        parts = {
+            part: replace(detector, calibration=joined(detector.calibration, heard[part], turns))
+            for part, detector in self.parts.items()
+        }
+        combinations = {}
+        for chosen, each in self.combinations.items():
+            # Distances are counted in the parts' own limits, which are wider now.
+            limits = np.array([parts[part].calibration.scope_limit for part in chosen])
+            asked = np.stack([heard[part] for part in chosen], axis=-1)
+            own = asked[:, :-1] @ each.weights + each.bias
+            far = (asked[:, -1] / limits).max(axis=1)
+            calibration = joined(each.calibration, np.column_stack([own, far]), turns)
+            combinations[chosen] = replace(each, calibration=calibration)
+        made = replace(self, parts=parts, combinations=combinations)
+        return made.at_effort(self.asked_effort, images=self.images, seconds=self.seconds)
+
     @property
     def asked(self) -> tuple[str, ...]:
         """The parts that a model may be asked."""
@@ -227,6 +253,13 @@ class FusedDetector(Detector):
 
     def measure(self, model: Model) -> Measurement:
         """Ask every part that the model permits; raises UnsupportedModelError where none can."""
+        return self._fused(lambda part: part.measure(model))
+
+    def measure_entry(self, entry: ZooEntry) -> Measurement:
+        """Ask every part that a zoo's model permits; what takes long is read once and kept."""
+        return self._fused(lambda part: part.measure_entry(entry))
+
+    def _fused(self, ask: Callable[[Detector], Measurement]) -> Measurement:
         heard: dict[str, Measurement] = {}
         reasons = {}
         asked = self.asked
@@ -236,7 +269,7 @@ class FusedDetector(Detector):
                 continue
             try:
                 with at_most(self._share(detector)):
-                    heard[part] = detector.measure(model)
+                    heard[part] = ask(detector)
             except ModelError as fault:
                 # What goes wrong on the way to gradients takes no other part's answer away.
                 if not (isinstance(fault, UnsupportedModelError) or detector.needs_gradients):

@@ -240,10 +240,11 @@ class StatisticDetector(Detector):
         """Return the numbers of `statistic_names` of a zoo's model, read once and then kept."""
         return self._statistics_of(np.array(self._read_entry(entry)))
 
-    def _heard_of(self, entry: ZooEntry) -> list[float]:
-        row = self.known_statistics(entry)
-        pairs = [head.measure(row) for head in self.heads]
-        return [*(score for score, _ in pairs), max(distance for _, distance in pairs)]
+    def measure_entry(self, entry: ZooEntry) -> Measurement:
+        """Let each member judge the statistics of a zoo's model, read once and then kept."""
+        if not self.heads:
+            return super().measure_entry(entry)
+        return self._judged(self.known_statistics(entry))
 
     def _key(self) -> dict[str, Any]:
         """All that the statistics of a model depend on: settings, and the code that takes them."""
@@ -283,7 +284,9 @@ class StatisticDetector(Detector):
     def measure(self, model: Model) -> Measurement:
         """Read the statistics, and let each member judge them."""
         self.check_shape(model)
-        row = self._read(model)
+        return self._judged(self._read(model))
+
+    def _judged(self, row: NDArray[np.float64]) -> Measurement:
         pairs = [head.measure(row) for head in self.heads]
         return Measurement(
             member_scores=[score for score, _ in pairs],

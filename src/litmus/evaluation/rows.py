@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litmus.detectors import Detector, Judgement
-from litmus.formats import zoo_file
 from litmus.metrics import (
     accuracy,
     auc,
@@ -79,8 +78,7 @@ class ModelJudgement:
 
 def judge_model(detector: Detector, entry: ZooEntry, fpr: float) -> ModelJudgement:
     """Return what a detector says of a zoo's model at a false-positive rate."""
-    judgement = detector.examine(zoo_file.load(entry.path), fpr=fpr)
-    return ModelJudgement(entry=entry, judgement=judgement)
+    return ModelJudgement(entry=entry, judgement=detector.examine_entry(entry, fpr=fpr))
 
 
 def detection_row(

@@ -41,10 +41,12 @@ def refit(
     A fine-tuned model of the zoo is on the same side of every fold as the model that it was.
     Raises ZooError where there are too few models.
     """
-    kin = {entry.id: entry.kin for entry in zoo.entries}
+    lines = {entry.id: entry.line for entry in zoo.entries}
     offset = 1 + max(entry.spec.twin for entry in zoo.entries)
     joined = [
-        replace(entry, kin=kin[_origin(entry)]) if _origin(entry) in kin else _moved(entry, offset)
+        replace(entry, line=lines[_origin(entry)])
+        if _origin(entry) in lines
+        else _moved(entry, offset)
         for entry in added
     ]
     recipe = {**zoo.recipe, "name": f"{zoo.recipe['name']}, {detector.name} evaded"}
@@ -59,8 +61,7 @@ def _origin(entry: ZooEntry) -> str:
 
 def _moved(entry: ZooEntry, offset: int) -> ZooEntry:
     """Another zoo's twins have numbers that this one's have too."""
-    twin = entry.spec.twin + offset
-    return replace(entry, kin=twin, spec=replace(entry.spec, twin=twin))
+    return replace(entry, spec=replace(entry.spec, twin=entry.spec.twin + offset))
 
 
 def _arguments(detector: Detector) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def describe_scope(
         "triggers": sorted({entry.trigger_id for entry in entries}),
         "zoo": zoo.recipe["name"],
         "recipe": dict(zoo.recipe),
-        "zoo_seed": zoo.recipe["seed"],
+        "zoo_seed": zoo.recipe.get("seed", entries[0].spec.zoo_seed),
         "num_models": len(entries),
         "settings": dict(settings),
         "seed": seed,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from litmus.detectors import DETECTORS, Detector
+from litmus.detectors.calibration import Calibration
 from litmus.detectors.candidates import NEVER_PICKED
 from litmus.detectors.effort import EFFORTS
 from litmus.detectors.learning_curve import LearningCurve
@@ -22,9 +23,11 @@ __all__ = [
     "DETECTOR_REPORTS",
     "KIND_REPORTS",
     "Described",
+    "calibrated_text",
     "fit_command",
     "fitted_text",
     "held_out_sentence",
+    "models_text",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -149,21 +152,39 @@ def held_out_sentence(held_out: Mapping[str, Any]) -> str:
 
 def fitted_text(detector: Detector, path: Path) -> str:
     """Return what `litmus fit` says at the end."""
-    n = len(detector.calibration.scores)
-    smallest = detector.calibration.smallest_p_value
-    fpr = max(0.05, smallest)
     return (
         f"wrote {path}\n"
         f"held-out AUC (same triggers, models that no member had seen): "
         f"{held_out_sentence(detector.held_out)}\n"
-        f"calibrated on n = {n} clean models: the smallest p-value is {smallest:.4f}, "
-        f"and so is the smallest --fpr\n"
-        f"score threshold at a false-positive rate of {fpr:.2g}: about "
-        f"{detector.calibration.threshold(fpr):+.2f}\n"
+        + _threshold(detector)
         + _parts(detector)
         + _curve(detector)
         + f"now measure it on unseen triggers: litmus evaluate ZOO --detector {path}\n"
     )
+
+
+def calibrated_text(detector: Detector, path: Path) -> str:
+    """Return what `litmus calibrate` says at the end."""
+    return f"wrote {path}\n{_threshold(detector)}{_parts(detector)}"
+
+
+def _threshold(detector: Detector) -> str:
+    calibration = detector.calibration
+    smallest = calibration.smallest_p_value
+    fpr = max(0.05, smallest)
+    return (
+        f"calibrated on {models_text(calibration)}: the smallest p-value is {smallest:.4f}, "
+        f"and so is the smallest --fpr\n"
+        f"score threshold at a false-positive rate of {fpr:.2g}: about "
+        f"{calibration.threshold(fpr):+.2f}\n"
+    )
+
+
+def models_text(calibration: Calibration) -> str:
+    """Return on how many clean models a detector was calibrated, by population."""
+    sizes = calibration.sizes
+    several = "" if len(sizes) == 1 else f" ({' + '.join(map(str, sizes))}, each by itself)"
+    return f"n = {sum(sizes)} clean models{several}"
 
 
 def _how_used(each: Described) -> str:
@@ -182,8 +203,8 @@ def _summary(each: Described) -> dict[str, str]:
         "architectures": ", ".join(scope.get("architectures", [])),
         "attacks": "; ".join(scope.get("attacks", [])),
         "held-out AUC": held_out_sentence(detector.held_out),
-        "smallest --fpr": f"{calibration.smallest_p_value:.4f}, calibrated on n = "
-        f"{len(calibration.scores)} clean models",
+        "smallest --fpr": f"{calibration.smallest_p_value:.4f}, calibrated on "
+        f"{models_text(calibration)}",
         "size": f"{each.num_bytes / 1000:.0f} kB",
     }
     if each.bundled and each.name in NEVER_PICKED:
@@ -193,8 +214,9 @@ def _summary(each: Described) -> dict[str, str]:
 
 def _calibrated_on(scope: Mapping[str, Any]) -> str:
     """Which other models, where they are not those that the detector was fitted on."""
-    about = scope.get("calibrated_on")
-    return "" if about is None else f"{about['num_models']} other models, zoo {about['zoo']}"
+    own = scope.get("calibrated_on")
+    tables = [*([] if own is None else [own]), *scope.get("also_calibrated_on", [])]
+    return "; ".join(f"{t['num_models']} other models, zoo {t['zoo']}" for t in tables)
 
 
 def _details(each: Described) -> dict[str, str]:

@@ -42,8 +42,8 @@ INDEX: Final = "zoo.json"
 class ZooEntry:
     """One accepted model: where it is, what it is, and what it measured on held-out images.
 
-    `zoo` is the name of its zoo's recipe. Models that are `kin` have the same number, and are on
-    the same side of every fold: twins, and all that start from the same model, with it.
+    `zoo` is the name of its zoo's recipe, `line` the twin number that stands for all offspring of
+    the model that it starts from, if it starts from one.
     """
 
     path: Path
@@ -54,12 +54,20 @@ class ZooEntry:
     clean_accuracy: float
     attack_success: float
     zoo: str = ""
-    kin: int = 0
+    line: int | None = None
 
     @property
     def backdoored(self) -> bool:
         """Whether the model is backdoored."""
         return self.spec.backdoored
+
+    @property
+    def kin(self) -> int:
+        """The same for all that must be on one side of every fold.
+
+        These are twins, and all models that start from the same one, with it.
+        """
+        return self.spec.twin if self.line is None else self.line
 
     @property
     def architecture(self) -> str:
@@ -150,17 +158,14 @@ class Zoo:
         return entries
 
 
-def named_zoos(recipe: Mapping[str, Any]) -> AbstractSet[tuple[str, str]]:
-    """Return (name, seed) of the zoos that a recipe, or any table with `zoo` and `zoo_seed`, is of.
+def named_zoos(table: Mapping[str, Any]) -> AbstractSet[tuple[str, str]]:
+    """Return (name, seed) of the zoos that a recipe, or a table with `zoo` and `zoo_seed`, is of.
 
     Of several zoos both are joined.
     """
-    name, seed = (
-        (recipe["name"], recipe["seed"])
-        if "seed" in recipe
-        else (recipe.get("zoo", ""), recipe.get("zoo_seed", ""))
-    )
-    return set(zip(str(name).split(_AND), str(seed).split(_AND), strict=True))
+    keys = ("zoo", "zoo_seed") if "zoo" in table else ("name", "seed")
+    name, seed = (str(table.get(key, "")) for key in keys)
+    return set(zip(name.split(_AND), seed.split(_AND), strict=True))
 
 
 def _together(zoos: Sequence[Zoo]) -> Zoo:
@@ -192,15 +197,14 @@ def _answers_to(entry: ZooEntry) -> dict[str, Any]:
 
 
 def _with_kin(zoo: Zoo) -> Zoo:
-    """Number the models so that twins, and all that start from one model, are kin."""
+    """Give offspring the twin number of their ancestor, or of its first offspring without it."""
     twins = {entry.id: entry.spec.twin for entry in zoo.entries}
-    for entry in zoo.entries:  # whose ancestor is in no zoo: the first one's offspring
-        if entry.spec.ancestor is not None:
-            twins.setdefault(entry.spec.ancestor, entry.spec.twin)
-    entries = tuple(
-        replace(entry, kin=twins[entry.spec.ancestor or entry.id]) for entry in zoo.entries
-    )
-    return replace(zoo, entries=entries)
+    entries = []
+    for entry in zoo.entries:
+        ancestor = entry.spec.ancestor
+        line = None if ancestor is None else twins.setdefault(ancestor, entry.spec.twin)
+        entries.append(replace(entry, line=line))
+    return replace(zoo, entries=tuple(entries))
 
 
 def read_entry(path: Path) -> ZooEntry:

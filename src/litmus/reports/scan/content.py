@@ -12,7 +12,7 @@ from litmus.detectors import Detector
 from litmus.detectors.calibration import Calibration
 from litmus.detectors.candidates import Candidates
 from litmus.metrics import benjamini_hochberg
-from litmus.reports.detectors import held_out_sentence
+from litmus.reports.detectors import held_out_sentence, models_text
 from litmus.scanning import Failed, Sandbox, ScanResult, Scored, Skipped
 from litmus.scanning.baseline import Baseline
 from litmus.scanning.results import is_finding, printable
@@ -235,8 +235,7 @@ def sandbox_json(sandbox: Sandbox | None) -> dict[str, list[str]] | None:
 
 def calibration_text(calibration: Calibration) -> str:
     """Return on how many models a detector was calibrated, and what follows."""
-    n, smallest = len(calibration.scores), calibration.smallest_p_value
-    return f"n = {n} clean models, smallest p {smallest:.4f}"
+    return f"{models_text(calibration)}, smallest p {calibration.smallest_p_value:.4f}"
 
 
 def scope_facts(detector: Detector, asked: Sequence[tuple[str, ...]] = ()) -> dict[str, str]:

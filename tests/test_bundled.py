@@ -67,6 +67,8 @@ def test_it_was_made_from_its_recipe(name: str) -> None:
     assert scope["seed"] == last.seed
     if recipe.further is not None:
         assert scope["calibrated_on"]["zoo"] == load_recipe(REPOSITORY / last.zoo).name
+    also = [load_recipe(REPOSITORY / each.zoo).name for each in recipe.also]
+    assert [each["zoo"] for each in scope.get("also_calibrated_on", [])] == also
     zoo = load_recipe(REPOSITORY / recipe.zoo)
     told = scope["recipe"]
     assert (told["name"], told["seed"], told["twins"]) == (zoo.name, zoo.seed, zoo.twins)
@@ -76,7 +78,8 @@ def test_it_was_made_from_its_recipe(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_it_tells_is_the_one_that_makes_it(name: str) -> None:
     recipe = load_bundle_recipe(name)
-    *_, fit = commands(recipe, Path(f"{name}.litmus"), zoos=Path("zoos"))
+    made = commands(recipe, Path(f"{name}.litmus"), zoos=Path("zoos"))
+    *_, fit = (command for command in made if command[1] == "fit")
     told = fit_command(load_detector(name), name)
     assert told is not None
     short = [w.removeprefix("zoos/") if w.endswith(".litmus") else w for w in fit]
@@ -142,5 +145,10 @@ def test_the_commands_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> No
     assert "recipes/jumbo/mnist-longer.toml" in build
     assert "-o src/litmus/bundled/mnist.litmus" in further
     assert further.endswith("--parts-from zoos/mnist-parts.litmus")
+    main(["cifar10", "--dry-run"])
+    *_, build, also = capsys.readouterr().out.splitlines()
+    assert build.endswith("--start-from zoos/strong-cifar10")
+    bundled = "src/litmus/bundled/cifar10.litmus"
+    assert also == f"litmus calibrate {bundled} zoos/grown-cifar10 -o {bundled}"
     with pytest.raises(SystemExit, match=r"there are: .*digits"):
         main(["nothing"])

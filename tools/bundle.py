@@ -5,7 +5,7 @@
 `recipes/bundled/NAME.toml` says what from. It is two commands, `litmus zoo build` and `litmus fit`,
 which are printed and run in the repository; the first can be stopped and started again. A recipe
 with `[further]` has two more: another zoo, which calibrates the parts and on which others are
-fitted.
+fitted. Each `[[also]]` has two: a zoo whose clean models the detector is calibrated on besides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["BundleRecipe", "commands", "load_bundle_recipe"]
+__all__ = ["BundleRecipe", "Population", "commands", "load_bundle_recipe"]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RECIPES: Final = REPOSITORY / "recipes" / "bundled"
@@ -33,6 +33,7 @@ class BundleRecipe:
     `zoo` is the recipe of its zoo, relative to the repository, of which the first `scale` is
     built; `detector` the kind that is fitted, with `seed` and `settings` as `--set` takes them.
     Where there is a `further` one, it is fitted on a zoo of its own, with the parts of this one.
+    `also` are zoos that only calibrate it.
     """
 
     zoo: str
@@ -41,6 +42,19 @@ class BundleRecipe:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     further: BundleRecipe | None = None
+    also: tuple[Population, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """A zoo, as in `BundleRecipe`; `start_from` is the name of the one that its models start from.
+
+    That one lies in the same folder.
+    """
+
+    zoo: str
+    scale: float = 1.0
+    start_from: str | None = None
 
 
 def load_bundle_recipe(name: str, folder: Path = RECIPES) -> BundleRecipe:
@@ -51,7 +65,8 @@ def load_bundle_recipe(name: str, folder: Path = RECIPES) -> BundleRecipe:
         raise SystemExit(f"no recipe {path}; there are: {there}")
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     further = table.pop("further", None)
-    return BundleRecipe(**table, further=BundleRecipe(**further) if further else None)
+    also = tuple(Population(**each) for each in table.pop("also", []))
+    return BundleRecipe(**table, further=BundleRecipe(**further) if further else None, also=also)
 
 
 def commands(
@@ -61,6 +76,18 @@ def commands(
 
     A detector that only hands its parts on goes there, too.
     """
+    made = _fitting(recipe, output, zoos, workers)
+    for population in recipe.also:
+        zoo, build = _building(population.zoo, population.scale, zoos, workers)
+        if population.start_from is not None:
+            build += ["--start-from", str(zoos / population.start_from)]
+        made += [build, ["litmus", "calibrate", str(output), zoo, "-o", str(output)]]
+    return made
+
+
+def _fitting(
+    recipe: BundleRecipe, output: Path, zoos: Path, workers: int | None
+) -> list[list[str]]:
     if recipe.further is None:
         return _build_and_fit(recipe, output, zoos, workers)
     parts = zoos / f"{output.stem}-parts.litmus"
@@ -69,13 +96,17 @@ def commands(
     return [*first, build, [*fit, "--parts-from", str(parts)]]
 
 
+def _building(recipe: str, scale: float, zoos: Path, workers: int | None) -> tuple[str, list[str]]:
+    text = (REPOSITORY / recipe).read_text(encoding="utf-8")
+    zoo = str(zoos / tomllib.loads(text)["name"])
+    build = ["litmus", "zoo", "build", recipe, "-o", zoo, "--scale", str(scale)]
+    return zoo, build + (["--workers", str(workers)] if workers else [])
+
+
 def _build_and_fit(
     recipe: BundleRecipe, output: Path, zoos: Path, workers: int | None
 ) -> list[list[str]]:
-    text = (REPOSITORY / recipe.zoo).read_text(encoding="utf-8")
-    zoo = str(zoos / tomllib.loads(text)["name"])
-    build = ["litmus", "zoo", "build", recipe.zoo, "-o", zoo, "--scale", str(recipe.scale)]
-    build += ["--workers", str(workers)] if workers else []
+    zoo, build = _building(recipe.zoo, recipe.scale, zoos, workers)
     fit = ["litmus", "fit", zoo, "-o", str(output), "--detector", recipe.detector]
     fit += ["--seed", str(recipe.seed)]
     for name, value in recipe.settings.items():

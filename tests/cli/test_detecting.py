@@ -181,3 +181,56 @@ def test_a_fit_takes_parts_from_another(run: Run, small_zoo: Zoo, tmp_path: Path
     )
     assert refused.code == 4
     assert "no --learning-curve" in refused.err
+
+
+GROWN = """\
+name = "grown"
+seed = 5
+twins = 2
+test_share = 0.0
+start_from = "nowhere"
+[dataset]
+name = "digits"
+[training]
+batch_size = 64
+[attack]
+name = "patch"
+label_map = "all_to_one"
+[gates]
+attack_success = 0.0
+"""
+
+
+def test_a_grown_zoo_extends_a_promise_and_is_left_out(
+    run: Run, small_zoo: Zoo, tmp_path: Path
+) -> None:
+    recipe, grown, file = tmp_path / "grown.toml", tmp_path / "grown", tmp_path / "mine.litmus"
+    recipe.write_text(GROWN)
+    lost = run("zoo", "build", recipe, "-o", grown)
+    assert lost.code == 2
+    assert "nowhere: not a model zoo" in lost.err
+    built = run("zoo", "build", recipe, "-o", grown, "--start-from", small_zoo.path)
+    assert built.code == 0, built.err
+    assert "4 models asked for" in built.out
+
+    fitted = run("fit", small_zoo.path, "-o", file, "--detector", "last_layer", "--no-references")
+    assert fitted.code == 0, fitted.err
+    known = run("calibrate", file, small_zoo.path, "-o", file)
+    assert known.code == 4
+    assert "knows its models" in known.err
+    wider = run("calibrate", file, grown, "-o", file)
+    assert wider.code == 0, wider.err
+    assert "n = 14 clean models (12 + 2, each by itself): the smallest p-value is 0.3333" in (
+        wider.out
+    )
+    assert "2 other models, zoo grown" in run("detectors", file).out
+
+    both = (small_zoo.path, grown, "--detector", "last_layer", "--leave-out", "zoo", "--fpr", 0.2)
+    left = run("evaluate", *both, "--only", "grown", "-f", "json")
+    assert left.code == 0, left.err
+    (row,) = json.loads(left.out)["rows"]
+    assert (row["leave_out"], row["group"]) == ("zoo", "grown")
+    assert (row["n_clean"], row["n_backdoored"]) == (2, 2)
+    alone = run("evaluate", *both[:1], *both[2:])
+    assert alone.code == 2
+    assert "nothing to leave out: all models have the same zoo" in alone.err

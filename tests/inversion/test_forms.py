@@ -69,3 +69,20 @@ def test_additive_patterns_stay_within_their_bound() -> None:
 def test_patches_grow_with_the_image() -> None:
     assert [form.size for form in forms_for(1, 28, 28)[:2]] == [5, 3]
     assert [form.size for form in forms_for(3, 224, 224)[:2]] == [37, 22]
+
+
+def test_dots_are_pixels_on_grey_images_and_have_colours_on_others() -> None:
+    white, pixel = forms_for(1, 28, 28)[-2:]
+    assert (white.size, white.grid, white.colours) == (2, 14, ((1.0,),))
+    assert (pixel.size, pixel.grid, pixel.colours) == (1, 28, ((1.0,),))
+    white, coloured = forms_for(3, 32, 32)[-2:]
+    assert (white.size, white.grid) == (coloured.size, coloured.grid) == (2, 16)
+    placed = coloured.start(2, (3, 32, 32), seed=0)
+    assert placed.values.shape == (2 * 3 * 256, 3, 2, 2)
+    # Each colour at every place, and all of it again for the next pair.
+    assert np.array_equal(
+        placed.values[[0, 255, 256, 767, 768], :, 1, 1].argmax(axis=1), [0, 0, 1, 2, 0]
+    )
+    assert set(placed.values.ravel()) == {0, 1}
+    assert placed.corners[[0, 255, 256], 0].tolist() == [[0, 0], [30, 30], [0, 0]]
+    assert len({form.name for form in forms_for(3, 32, 32)}) == 7

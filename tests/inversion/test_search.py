@@ -180,3 +180,34 @@ def test_cross_entropy_is_that_of_large_logits_too() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="impossible"):
         SearchSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_dots_show_every_pair_at_every_place_by_one_pass_a_source() -> None:
+    form = Form(kind="dot", size=1, grid=8, colours=((1.0,), (0.0,)))
+    trigger = np.zeros((8, 8), np.float32)
+    trigger[6, 3] = 40
+    model = Linear(trigger.ravel(), target=2)
+    bank = make_bank(Linear(), images(), images(), FAST)
+    found = search_form(model, bank, form, FAST)
+    judged = len(found.pairs) * FAST.views + 4 * FAST.views
+    assert model.asked == 4 * FAST.dot_images * 2 * 64 + judged
+    assert found.screen.shape == (12, 2 * 64)  # white at every place, then black
+    to_target = found.screen[found.screened[:, 1] == 2]
+    assert (to_target.argmin(axis=1) == 6 * 8 + 3).all()
+    assert found.pairs[0, 1] == 2
+    assert found.success[0] == 1
+    assert found.placed.words() == "at row 6, column 3"
+    assert found.placed.values[0].item() == 1
+    assert len(found.pairs) == FAST.finalists
+    # The loss of a pair and place is what the stamped images say.
+    source, target = found.screened[5]
+    stamped = bank.fit[source, : FAST.dot_images].copy()
+    stamped[:, 0, 2, 5] = 0
+    said = cross_entropy(model.logits(stamped), np.full(len(stamped), target)).mean()
+    assert found.screen[5, 64 + 2 * 8 + 5] == pytest.approx(said)
+
+
+def test_a_clean_model_has_no_dot_that_leads_it_away() -> None:
+    form = Form(kind="dot", size=1, grid=8)
+    bank = make_bank(Linear(), images(), images(), FAST)
+    assert search_form(Linear(), bank, form, FAST).success.max() == 0

@@ -354,7 +354,7 @@ def _rows_by_parts(detector: Detector) -> list[list[str]]:
             ", ".join(parts),
             _asked_by(parts),
             held_out_sentence(held_out),
-            f"{1 / (held_out['n_clean'] + 1):.4f}",
+            f"{detector.calibration_of(parts).smallest_p_value:.4f}",
         ]
         for parts, held_out in detector.held_out_by_parts().items()
     ]

@@ -412,7 +412,7 @@ def test_the_promise_is_extended_to_models_of_a_zoo_that_it_never_saw(
     more = other(small_zoo)
     seen: list[tuple[int, int]] = []
     wider = fused.also_calibrated_on(more, on_progress=lambda *done: seen.append(done))
-    clean = [entry for entry in more.entries if not entry.backdoored]
+    clean = [entry for entry in more.split("train") if not entry.backdoored]
     assert seen[-1] == (len(clean), len(clean))
     assert wider.calibration.sizes == (*fused.calibration.sizes, len(clean))
     file = tmp_path / "wider.litmus"
@@ -428,7 +428,7 @@ def test_the_promise_is_extended_to_models_of_a_zoo_that_it_never_saw(
         # The model stands among its own population, judged by one of the members.
         assert np.isclose(calibration.scores[own][:, None], measured.member_scores).any()
         assert measured.scope_distance <= calibration.scope_limit
-        assert now.p_value >= was.p_value
+        assert now.p_value >= max(was.p_value, 2 / (1 + len(clean)))
     assert read.knows(more)
     with pytest.raises(UsageError, match="knows its models"):
         read.also_calibrated_on(more)

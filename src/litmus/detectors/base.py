@@ -37,7 +37,8 @@ __all__ = [
 DETECTOR_FORMAT: Final = "litmus-detector"
 
 _MAX_SIZE: Final = 65_536
-"""Of images' sides, channels and classes."""
+"""Of images' sides and of classes."""
+_MAX_CHANNELS: Final = 64
 
 Verdict = Literal["suspicious", "no evidence found", "inconclusive"]
 
@@ -245,7 +246,7 @@ class Detector(ABC):
         from litmus.fitting import assign_folds, describe_scope, draw_models, held_out_auc
 
         entries = zoo.split("train")
-        self._check_new(zoo, entries)
+        self._check_new(zoo)
         assigned, _ = assign_folds(entries, seed, by=folds)
         drawn = draw_models(entries, assigned, models, seed)
         chosen = [entries[place] for place in drawn]
@@ -275,11 +276,16 @@ class Detector(ABC):
         """Return the detector, its promise extended to models like a zoo's clean ones.
 
         These are one more population of its calibration, see `Calibration`. Nothing is fitted: kin
-        are judged by the same member, members in turn. Raises UsageError where the detector knows
-        the zoo, has no calibration, or is of another shape.
+        are judged by the same member, members in turn; models that the zoo keeps for a test stay
+        out. Its models must not start from models that the detector was fitted on: this is not
+        seen. Raises UsageError where the detector knows the zoo, has no calibration, or is of
+        another shape, or where the zoo has no clean models.
         """
-        clean = [entry for entry in zoo.entries if not entry.backdoored]
-        self._check_new(zoo, clean)
+        some = "train" if any(entry.spec.split == "train" for entry in zoo.entries) else "test"
+        clean = [e for e in zoo.entries if not e.backdoored and e.spec.split == some]
+        self._check_new(zoo)
+        if not clean:
+            raise UsageError("a zoo without clean models calibrates nothing", got=zoo.path)
         if not len(self.calibration.scores):
             raise UsageError("a detector without a calibration can't be calibrated further")
         kin = sorted({entry.kin for entry in clean})
@@ -291,18 +297,20 @@ class Detector(ABC):
         }
         known = self.scope.get("also_calibrated_on", [])
         scope = {**self.scope, "also_calibrated_on": [*known, about]}
-        return replace(self._with_population(clean, turns, on_progress), scope=scope)
+        return replace(self._with_population(zoo, clean, turns, on_progress), scope=scope)
 
     def _with_population(
         self,
+        zoo: Zoo,
         clean: Sequence[ZooEntry],
         turns: NDArray[np.int64],
         on_progress: Callable[[int, int], None],
     ) -> Self:
-        heard = told(self._heard_of, clean, on_progress)
+        reader = self.with_images(zoo.load_dataset().test) if self.lacks_images else self
+        heard = told(reader._heard_of, clean, on_progress)
         return replace(self, calibration=joined(self.calibration, heard, turns))
 
-    def _check_new(self, zoo: Zoo, entries: Sequence[ZooEntry]) -> None:
+    def _check_new(self, zoo: Zoo) -> None:
         if zoo.input_spec != self.input_spec:
             raise UsageError(
                 "the zoo is of another shape than the detector",
@@ -477,7 +485,7 @@ class Detector(ABC):
             raise UsageError(
                 "this false-positive rate can't be had",
                 expected=f"at least {smallest:.4g}, since the detector was calibrated on "
-                f"n = {len(self.calibration.scores)} clean models, and below 1",
+                f"n = {min(self.calibration.sizes)} clean models, and below 1",
                 got=fpr,
                 where="--fpr",
             )
@@ -524,7 +532,8 @@ class Detector(ABC):
         """Return the fields that every detector's file has."""
         try:
             input_spec = InputSpec.from_json(header["input_spec"])
-            if not all(0 < size <= _MAX_SIZE for size in input_spec.to_json().values()):
+            sizes = input_spec.to_json().values()
+            if not all(0 < n <= _MAX_SIZE for n in sizes) or input_spec.channels > _MAX_CHANNELS:
                 raise ValueError(f"an impossible shape, {input_spec}")
             references = None
             if "references" in header:

@@ -54,9 +54,23 @@ class Calibration:
         / (n + 1)``: how often a clean model looks at least as suspicious. Of several populations'
         p-values the largest, which is right for a model of any of them.
         """
+        return float(self._p_values(member_scores).max())
+
+    def deciding(self, member_scores: Sequence[float]) -> Calibration:
+        """Return the calibration by the one population whose p-value is the largest."""
+        chosen = self.groups == self._p_values(member_scores).argmax()
+        return replace(
+            self,
+            scores=self.scores[chosen],
+            members=self.members[chosen],
+            groups=np.zeros(int(chosen.sum()), dtype=np.int64),
+        )
+
+    def _p_values(self, member_scores: Sequence[float]) -> NDArray[np.float64]:
         new = np.asarray(member_scores, dtype=np.float64)[self.members]
         above = np.bincount(self.groups[self.scores >= new], minlength=len(self.sizes))
-        return float(((1 + above) / (1 + np.array(self.sizes))).max())
+        p_values: NDArray[np.float64] = (1 + above) / (1 + np.array(self.sizes))
+        return p_values
 
     def with_population(
         self,
@@ -116,7 +130,8 @@ class Calibration:
         groups = arrays.get("calibration.groups", np.zeros(len(scores), dtype=np.int64))
         if groups.shape != scores.shape or groups.dtype.kind not in "iu":
             raise ValueError("populations that are no numbers, one a score")
-        if groups.size and (groups.min() < 0 or not np.bincount(groups).all()):
+        inside = not groups.size or 0 <= groups.min() <= groups.max() < len(groups)
+        if not (inside and np.bincount(groups.astype(np.int64)).all()):
             raise ValueError("populations without a model")
         if not (0 < temperature < np.inf and 0 <= scope_limit < np.inf):
             raise ValueError("a temperature or a limit of scope that is no number above 0")

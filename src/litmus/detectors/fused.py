@@ -177,14 +177,16 @@ class FusedDetector(Detector):
 
     def _with_population(
         self,
+        zoo: Zoo,
         clean: Sequence[ZooEntry],
         turns: NDArray[np.int64],
         on_progress: Callable[[int, int], None],
     ) -> Self:
-        heard = {
-            part: told(detector._heard_of, clean, on_progress)
-            for part, detector in self.parts.items()
-        }
+        heard = {}
+        for part, detector in self.parts.items():
+            lacking = detector.lacks_images
+            reader = detector.with_images(zoo.load_dataset().test) if lacking else detector
+            heard[part] = told(reader._heard_of, clean, on_progress)
         parts = {
             part: replace(detector, calibration=joined(detector.calibration, heard[part], turns))
             for part, detector in self.parts.items()

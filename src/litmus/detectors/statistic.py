@@ -244,7 +244,7 @@ class StatisticDetector(Detector):
         """Let each member judge the statistics of a zoo's model, read once and then kept."""
         if not self.heads:
             return super().measure_entry(entry)
-        return self._judged(self.known_statistics(entry))
+        return self._judged(self._checked(self.known_statistics(entry)))
 
     def _key(self) -> dict[str, Any]:
         """All that the statistics of a model depend on: settings, and the code that takes them."""

@@ -14,8 +14,7 @@ from litmus.detectors import Detector
 from litmus.detectors.effort import Effort
 from litmus.errors import LitmusError, UsageError
 from litmus.evaluation.breakdown import BreakdownRow, breakdown
-from litmus.evaluation.rows import DetectionRow, ModelJudgement, judged_row
-from litmus.formats import zoo_file
+from litmus.evaluation.rows import DetectionRow, ModelJudgement, judge_model, judged_row
 from litmus.metrics import PairedDifference, paired_auc_difference, roc_curve
 from litmus.zoo import Zoo, ZooEntry
 
@@ -74,10 +73,8 @@ def evaluate(
     entries = _judged(zoo, detectors)
     judged: dict[str, list[ModelJudgement]] = {label: [] for label in detectors}
     for done, entry in enumerate(entries, start=1):
-        model = zoo_file.load(entry.path)
         for label, detector in detectors.items():
-            judgement = detector.examine(model, fpr=fpr)
-            judged[label].append(ModelJudgement(entry=entry, judgement=judgement))
+            judged[label].append(judge_model(detector, entry, fpr))
         on_progress(done, len(entries))
     scores = {
         label: np.array([m.judgement.score for m in models]) for label, models in judged.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from litmus.errors import RecipeError, ZooError
 from litmus.zoo.places import Place
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from litmus.zoo.recipe import Recipe
     from litmus.zoo.spec import ModelSpec
 
-__all__ = ["Ancestor", "Fetch", "ancestors_of", "keep_ancestors", "kept_in"]
+__all__ = ["Ancestor", "Fetch", "ancestors_of", "check_ancestors", "keep_ancestors", "kept_in"]
 
+_SUFFIX: Final = ".ancestor"
 Fetch = Callable[[str], bytes]
 """Returns the zoo file of an ancestor, by its id."""
 
@@ -71,6 +72,19 @@ def ancestors_of(recipe: Recipe, input_spec: InputSpec) -> tuple[Ancestor, ...]:
     return tuple(map(Ancestor.of, clean))
 
 
+def check_ancestors(ancestors: Sequence[Ancestor], place: Place) -> None:
+    """Raise ZooError where a zoo was begun with other ancestors: its models would be others."""
+    kept = {name for name in place.names() if name.endswith(_SUFFIX)}
+    wanted = {_name(ancestor.id) for ancestor in ancestors}
+    if kept and kept != wanted:
+        raise ZooError(
+            "the zoo was begun with other models to start from",
+            expected=f"the same {len(kept)} clean models",
+            got=f"{len(wanted)}, of which {len(wanted & kept)} are the same",
+            where=str(place),
+        )
+
+
 def keep_ancestors(ancestors: Sequence[Ancestor], place: Place) -> None:
     """Copy ancestors' files beside the models that start from them: whoever makes one reads it."""
     there = set(place.names())
@@ -99,7 +113,7 @@ def no_ancestor(model_id: str) -> bytes:
 
 
 def _name(model_id: str) -> str:
-    return f"{model_id}.ancestor"
+    return f"{model_id}{_SUFFIX}"
 
 
 def check_ancestor(spec: ModelSpec, header: Mapping[str, Any]) -> None:

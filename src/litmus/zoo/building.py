@@ -12,7 +12,7 @@ from litmus.datasets import ImageDataset, load_images
 from litmus.errors import RecipeError, UsageError
 from litmus.seeds import torch_generator
 from litmus.stacked_training import Precision
-from litmus.zoo.ancestors import ancestors_of, keep_ancestors
+from litmus.zoo.ancestors import ancestors_of, check_ancestors, keep_ancestors
 from litmus.zoo.engines import Engine, Job, LocalEngine, Workers
 from litmus.zoo.expansion import expand
 from litmus.zoo.groups import Waiting, seats
@@ -82,6 +82,7 @@ def build(
     ancestors = ancestors_of(recipe, dataset.input_spec)
     specs = expand(recipe, dataset.input_spec, scale=scale, ancestors=ancestors)
     _check_possible(recipe, specs, dataset)
+    check_ancestors(ancestors, place)
     accepted, rejected = finished_ids(place)
     begun = read_plan(place) or (ONE_AT_A_TIME if accepted or rejected else None)
     plan = request.plan(begun, place.where(INDEX))
@@ -107,7 +108,7 @@ def build(
         place=place,
         plan=plan,
         count=waiting.stacks(plan.size),
-        ancestors={each.id: each.path for each in ancestors},
+        ancestors=tuple(each.id for each in ancestors),
     )
     with engine.workers(job, workers) as crew:
         if begun is None and request != StackRequest():
@@ -123,6 +124,13 @@ def _check_possible(recipe: Recipe, specs: list[ModelSpec], dataset: ImageDatase
             expected=f"at most {len(dataset.train)}",
             got=recipe.dataset.train_images,
             where=f"recipe {recipe.name}: dataset.train_images",
+        )
+    if recipe.dataset.test_images > len(dataset.test):
+        raise RecipeError(
+            "too few test images",
+            expected=f"at most {len(dataset.test)}",
+            got=recipe.dataset.test_images,
+            where=f"recipe {recipe.name}: dataset.test_images",
         )
     architectures = {canonical_json(spec.architecture): spec for spec in specs}
     for spec in architectures.values():

@@ -49,6 +49,8 @@ class DatasetTable:
     def __post_init__(self) -> None:
         if self.name != "folder" and (self.image_size or self.channels):
             raise ValueError("image_size and channels are for the data set 'folder'")
+        if self.name == "folder" and self.test_images:
+            raise ValueError("test_images is not for the data set 'folder', which lies by class")
 
     def options(self) -> dict[str, int]:
         """Return what the data set's `load` takes."""

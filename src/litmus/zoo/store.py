@@ -165,7 +165,8 @@ def named_zoos(table: Mapping[str, Any]) -> AbstractSet[tuple[str, str]]:
     """
     keys = ("zoo", "zoo_seed") if "zoo" in table else ("name", "seed")
     name, seed = (str(table.get(key, "")) for key in keys)
-    return set(zip(name.split(_AND), seed.split(_AND), strict=True))
+    names, seeds = name.split(_AND), seed.split(_AND)
+    return set(zip(names, seeds, strict=True)) if len(names) == len(seeds) else {(name, seed)}
 
 
 def _together(zoos: Sequence[Zoo]) -> Zoo:

@@ -179,7 +179,8 @@ def probability_text(result: Scored) -> str:
 
 def p_sentence(result: Scored, context: ScanContext) -> str:
     """Return what a result's p-value means at this threshold, in one sentence."""
-    n = len(context.calibration(result).scores)
+    calibration = context.calibration(result).deciding(result.member_scores or [result.score])
+    n = len(calibration.scores)
     as_suspicious = round(result.p_value * (n + 1)) - 1
     who = {0: "None", 1: "One"}.get(as_suspicious, str(as_suspicious))
     looks = {0: "looks", 1: "looks at least"}.get(as_suspicious, "look at least")

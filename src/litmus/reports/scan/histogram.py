@@ -65,8 +65,10 @@ def histogram(result: Scored, calibration: Calibration, fpr: float) -> Histogram
     """Return the clean models' scores in bins, and where the model lies among them.
 
     Which of them look at least as suspicious is counted as the p-value counts: each against the
-    score that its own member gives the model.
+    score that its own member gives the model. Of several populations the deciding one is shown.
     """
+    if result.member_scores:
+        calibration = calibration.deciding(result.member_scores)
     scores = calibration.scores
     members = np.asarray(result.member_scores or [result.score], dtype=np.float64)
     by_member = members[calibration.members] if len(members) > 1 else members[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from litmus.datasets import ImageDataset
@@ -25,7 +24,7 @@ class Job:
 
     `options` and `data` are what `dataset` was loaded with, for workers that load it themselves;
     `plan` says how many models are trained at a time, `count` how many wait. `ancestors` are the
-    files, by id, of the models that these start from; they are in the place, too.
+    ids of the models that these start from; the place keeps them.
     """
 
     dataset: ImageDataset
@@ -34,7 +33,7 @@ class Job:
     place: Place
     plan: StackPlan
     count: int
-    ancestors: Mapping[str, Path] = field(default_factory=dict)
+    ancestors: tuple[str, ...] = ()
 
 
 class Workers(Protocol):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from litmus.datasets import ImageDataset
 from litmus.errors import MissingExtraError, UsageError, ZooError
 from litmus.stacked_training import StackSettings
+from litmus.zoo.ancestors import kept_in
 from litmus.zoo.costs import cost_counter
 from litmus.zoo.engines.base import Job
 from litmus.zoo.engines.ray_task import make_models, measure, pack, versions
@@ -81,7 +82,7 @@ class RayEngine:
                 job=job,
                 remote=remote,
                 images=ray.put(pack(job.dataset)),
-                ancestors=ray.put({key: path.read_bytes() for key, path in job.ancestors.items()}),
+                ancestors=ray.put({key: kept_in(job.place)(key) for key in job.ancestors}),
                 slots=min(slots, limit or slots),
                 in_flight=limit or _IN_FLIGHT * slots,
             )

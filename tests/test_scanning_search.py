@@ -27,7 +27,10 @@ SPEC = InputSpec(channels=3, height=12, width=12, num_classes=4)
 @pytest.fixture
 def detector(tmp_path: Path) -> Path:
     path = tmp_path / "search.litmus"
-    path.write_bytes(search_detector(SPEC).to_bytes())
+    found = search_detector(SPEC)
+    # Clean models score far lower, so that whatever is found is a finding.
+    low = replace(found.calibration, scores=found.calibration.scores - 1e4)
+    path.write_bytes(replace(found, calibration=low).to_bytes())
     return path
 
 

@@ -92,7 +92,12 @@ def test_the_recipes_of_this_repository_are_right(path: Path) -> None:
     ("changes", "where", "expected", "got"),
     [
         # unknown keys
-        ({"twinz": 3}, "", "name, seed, twins, test_share, controls, attempts, [dataset]", "twinz"),
+        (
+            {"twinz": 3},
+            "",
+            "name, seed, twins, test_share, controls, attempts, start_from, [dataset]",
+            "twinz",
+        ),
         ({"attacks": {}}, "", "[attack]", "attacks"),
         ({"training": {"epohcs": 1}}, ": training.epohcs", "epochs, batch_size", "epohcs"),
         ({"dataset": {"size": 1}}, ": dataset.size", "image_size", "size"),

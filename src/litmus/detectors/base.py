@@ -31,7 +31,6 @@ __all__ = [
     "Measurement",
     "Verdict",
     "joined",
-    "told",
 ]
 
 DETECTOR_FORMAT: Final = "litmus-detector"
@@ -250,7 +249,7 @@ class Detector(ABC):
         assigned, _ = assign_folds(entries, seed, by=folds)
         drawn = draw_models(entries, assigned, models, seed)
         chosen = [entries[place] for place in drawn]
-        heard = told(self._heard_of, chosen, on_progress)
+        heard = self.hear(zoo, chosen, on_progress)
         # Where there are fewer members than folds, nobody judges the last ones.
         judged = np.flatnonzero(assigned[drawn] < heard.shape[1] - 1)
         members = assigned[drawn[judged]]
@@ -306,8 +305,7 @@ class Detector(ABC):
         turns: NDArray[np.int64],
         on_progress: Callable[[int, int], None],
     ) -> Self:
-        reader = self.with_images(zoo.load_dataset().test) if self.lacks_images else self
-        heard = told(reader._heard_of, clean, on_progress)
+        heard = self.hear(zoo, clean, on_progress)
         return replace(self, calibration=joined(self.calibration, heard, turns))
 
     def _check_new(self, zoo: Zoo) -> None:
@@ -339,10 +337,23 @@ class Detector(ABC):
 
         return self.measure(zoo_file.load(entry.path))
 
-    def _heard_of(self, entry: ZooEntry) -> list[float]:
-        """Every member's score of a zoo's model, then the scope distance."""
-        measured = self.measure_entry(entry)
-        return [*measured.member_scores, measured.scope_distance]
+    def hear(
+        self,
+        zoo: Zoo,
+        entries: Sequence[ZooEntry],
+        on_progress: Callable[[int, int], None],
+    ) -> NDArray[np.float64]:
+        """Return what members say of a zoo's models, scope distances last, (n, members + 1).
+
+        Clean images that the detector asks for and does not have are the data set's test images.
+        """
+        ready = self.with_images(zoo.load_dataset().test) if self.lacks_images else self
+        heard = []
+        for done, entry in enumerate(entries, start=1):
+            measured = ready.measure_entry(entry)
+            heard.append([*measured.member_scores, measured.scope_distance])
+            on_progress(done, len(entries))
+        return np.array(heard)
 
     @property
     def lacks_images(self) -> bool:
@@ -549,23 +560,10 @@ class Detector(ABC):
             raise DetectorError(f"malformed header: {fault}") from fault
 
 
-def told(
-    hear: Callable[[ZooEntry], list[float]],
-    entries: Sequence[ZooEntry],
-    on_progress: Callable[[int, int], None],
-) -> NDArray[np.float64]:
-    """Return what members say of models, and their scope distances last, (n, members + 1)."""
-    heard = []
-    for done, entry in enumerate(entries, start=1):
-        heard.append(hear(entry))
-        on_progress(done, len(entries))
-    return np.array(heard)
-
-
 def joined(
     calibration: Calibration, heard: NDArray[np.float64], turns: NDArray[np.int64]
 ) -> Calibration:
-    """Return a calibration with models that `heard` (n, members + 1) tells of, see `told`.
+    """Return a calibration with models that `heard` (n, members + 1) tells of, see `hear`.
 
     Member ``turns[i]``, counted round, judges model i.
     """

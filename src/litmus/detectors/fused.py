@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from litmus.detectors.base import Detector, Measurement, Unseen, joined, told
+from litmus.detectors.base import Detector, Measurement, Unseen, joined
 from litmus.detectors.calibration import Calibration
 from litmus.detectors.effort import Effort, reaches
 from litmus.detectors.stacking import Combination, askable, combined, possible_sets, stacked
@@ -182,11 +182,9 @@ class FusedDetector(Detector):
         turns: NDArray[np.int64],
         on_progress: Callable[[int, int], None],
     ) -> Self:
-        heard = {}
-        for part, detector in self.parts.items():
-            lacking = detector.lacks_images
-            reader = detector.with_images(zoo.load_dataset().test) if lacking else detector
-            heard[part] = told(reader._heard_of, clean, on_progress)
+        heard = {
+            part: detector.hear(zoo, clean, on_progress) for part, detector in self.parts.items()
+        }
         parts = {
             part: replace(detector, calibration=joined(detector.calibration, heard[part], turns))
             for part, detector in self.parts.items()

@@ -116,7 +116,7 @@ def _name(model_id: str) -> str:
     return f"{model_id}{_SUFFIX}"
 
 
-def check_ancestor(spec: ModelSpec, header: Mapping[str, Any]) -> None:
+def check_header(spec: ModelSpec, header: Mapping[str, Any]) -> None:
     """Raise ZooError where a file is not that of the spec's ancestor."""
     got = header.get("id"), header.get("spec", {}).get("architecture")
     if got != (spec.ancestor, dict(spec.architecture)):

@@ -22,7 +22,7 @@ from litmus.formats.zoo_file import ZOO_FORMAT, ZooModel, module_from, saved_wei
 from litmus.schema import from_table
 from litmus.seeds import torch_generator
 from litmus.training import Penalty, TrainingSpec, predict, train
-from litmus.zoo.ancestors import Fetch, check_ancestor, no_ancestor
+from litmus.zoo.ancestors import Fetch, check_header, no_ancestor
 from litmus.zoo.spec import ModelSpec
 from litmus.zoo.store import write_accepted, write_rejected
 
@@ -80,7 +80,7 @@ def starting_module(spec: ModelSpec, images: torch.Tensor, fetch: Fetch) -> nn.M
         architecture.initialise(module, images)
         return module
     arrays, header = parse_tensors(fetch(spec.ancestor), spec.ancestor, ZooError)
-    check_ancestor(spec, header)
+    check_header(spec, header)
     module.load_state_dict(module_from(header["spec"], arrays).state_dict())
     return module
 
